@@ -1,0 +1,35 @@
+"""Readers, checks, splits and the feature cache: everything between files and tensors."""
+
+from .beir import BeirDataset, Query, read_beir, write_beir
+from .feature_cache import CacheError, FeatureCache
+from .languages import language_name, likely_script, normalize_language
+from .parallel import ParallelPair, clean_text, installed_catalogs, read_cldr, read_gettext, read_tsv, write_tsv
+from .problems import DataError, DataProblem
+from .splits import remove_near_duplicates, split_by_origin, split_parallel
+from .validation import validate_path
+
+
+__all__ = [
+    "BeirDataset",
+    "CacheError",
+    "DataError",
+    "DataProblem",
+    "FeatureCache",
+    "ParallelPair",
+    "Query",
+    "clean_text",
+    "installed_catalogs",
+    "language_name",
+    "likely_script",
+    "normalize_language",
+    "read_beir",
+    "read_cldr",
+    "read_gettext",
+    "read_tsv",
+    "remove_near_duplicates",
+    "split_by_origin",
+    "split_parallel",
+    "validate_path",
+    "write_beir",
+    "write_tsv",
+]

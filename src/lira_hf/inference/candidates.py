@@ -1,0 +1,91 @@
+"""Where candidate translations of a batch of texts come from: the store first, then a translator and a critic (ours)."""
+
+from collections.abc import Sequence
+
+from lira_hf.translation import CandidateStore, Critic, Identity, Score, Translator
+
+
+__all__ = ["CandidateSource"]
+
+
+class CandidateSource:
+    """
+    Up to K candidates and their scores for texts of any language.
+
+    Texts that the store knows are read from it; the others are translated and judged on the spot, and kept in the store
+    where it may be written.
+
+    Args:
+        store ([`CandidateStore`], *optional*): Candidates that there are.
+        translator ([`Translator`], *optional*): Asked for texts without candidates.
+        critic ([`Critic`] or [`Identity`], *optional*): Whose scores are read; a live one also scores new candidates.
+        num_candidates (`int`, *optional*, defaults to 5): K.
+    """
+
+    def __init__(
+        self,
+        store: CandidateStore | None = None,
+        translator: Translator | None = None,
+        critic: Critic | Identity | None = None,
+        num_candidates: int = 5,
+    ):
+        self.store = store
+        self.translator = translator
+        self.critic = critic
+        self.num_candidates = num_candidates
+
+    def get(
+        self, texts: Sequence[str], languages: Sequence[str | None]
+    ) -> tuple[list[list[str]], list[list[Score | None]]]:
+        """
+        Args:
+            texts (`Sequence[str]`): The texts.
+            languages (`Sequence[str | None]`): Tag of each; a text without one has no candidates.
+
+        Returns:
+            `tuple`: the candidates of each text, best first, and the score of each candidate or `None`.
+        """
+        candidates: list[list[str]] = [[] for _ in texts]
+        scores: list[list[Score | None]] = [[] for _ in texts]
+        groups: dict[str, list[int]] = {}
+        for position, language in enumerate(languages):
+            if language is not None:
+                groups.setdefault(language, []).append(position)
+        for language, positions in groups.items():
+            found = self._language([texts[position] for position in positions], language)
+            for position, (row, judged) in zip(positions, found, strict=True):
+                candidates[position], scores[position] = row, judged
+        return candidates, scores
+
+    def _language(self, texts: list[str], language: str) -> list[tuple[list[str], list[Score | None]]]:
+        rows: list[tuple[list[str], list[Score | None]]] = [([], []) for _ in texts]
+        if self.store is not None:
+            stored = self.store.get(language, texts, critic=self.critic, limit=self.num_candidates)
+            rows = [([item.text for item in row], [item.scores for item in row]) for row in stored]
+        if self.translator is None:
+            return rows
+        todo = [position for position, (row, _) in enumerate(rows) if not row and texts[position].strip()]
+        if not todo:
+            return rows
+        asked = [texts[position] for position in todo]
+        answers = self.translator.translate(asked, language, self.num_candidates)
+        found = [[candidate.text for candidate in answer] for answer in answers]
+        judge = self.critic if isinstance(self.critic, Critic) else None
+        judged: list[list[Score | None]] = [[None] * len(row) for row in found]
+        if judge is not None:
+            judged = [list(row) for row in judge.judge(asked, language, found)]
+        if self.store is not None and not self.store.read_only:
+            self._keep(language, asked, answers, judged, judge)
+        for position, row, row_scores in zip(todo, found, judged, strict=True):
+            rows[position] = (row, row_scores)
+        return rows
+
+    def _keep(self, language, texts, answers, judged, judge) -> None:
+        self.store.add(language, zip(texts, answers, strict=True), self.translator)
+        if judge is not None:
+            rows = [
+                (text, candidate.text, score)
+                for text, answer, scores in zip(texts, answers, judged, strict=True)
+                for candidate, score in zip(answer, scores, strict=True)
+            ]
+            self.store.add_scores(language, rows, judge)

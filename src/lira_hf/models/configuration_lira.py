@@ -1,0 +1,188 @@
+"""Configuration of LiRA: two backbones, an optional base LM, and the sizes of Arca and LaSR."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+__all__ = ["LiraConfig"]
+
+_POOLINGS = ("mean", "cls", "last")
+
+
+@strict
+class LiraConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`LiraModel`]. Sub-configurations are kept whole, so a checkpoint needs no other repository.
+
+    Args:
+        base_config (`PreTrainedConfig` or `dict`, *optional*):
+            The base causal LM. `None` makes an embedding-only model.
+        encoder_config (`PreTrainedConfig` or `dict`, *optional*, defaults to XLM-R's defaults):
+            The multilingual encoder g.
+        anchor_config (`PreTrainedConfig` or `dict`, *optional*):
+            The English encoder h. `None`: g serves as h.
+        projection_dim (`int`, *optional*):
+            Width of the embedding. The start is the concatenation [g; h], so it has to be their joint width, which is
+            also the default.
+        num_bins (`int`, *optional*, defaults to 4):
+            Temporal bins S a text is pooled into (paper: S_feat).
+        encoder_pooling, anchor_pooling (`str`, *optional*, defaults to `"mean"`):
+            How a backbone makes its own sentence vector: `"mean"`, `"cls"` or `"last"` (ours).
+        hidden_size (`int`, *optional*, defaults to 128):
+            Width d of the adaptor and of the fusion.
+        intermediate_size (`int`, *optional*, defaults to 256): Width of their feed-forward layers.
+        num_attention_heads (`int`, *optional*, defaults to 4): Heads of the fusion.
+        num_fusion_layers (`int`, *optional*, defaults to 1): Layers of the fusion.
+        actor_hidden_size (`int`, *optional*, defaults to 32): Width of the actor's MLP.
+        dropout (`float`, *optional*, defaults to 0.0): Dropout in adaptor and fusion.
+        candidate_mode (`str`, *optional*, defaults to `"mixture"`):
+            `"mixture"` weighs the candidates by the policy (ours), `"argmax"` takes the likeliest (paper).
+        policy_temperature (`float`, *optional*, defaults to 1.0): Divides the policy's logits, in both modes.
+        policy_objective (`str`, *optional*, defaults to `"reinforce"`):
+            `"reinforce"` (paper) or `"expected"`, the exact gradient of the expected reward (ours).
+        reward_weights (`list[float]`, *optional*, defaults to `[1.0, 1.0, 1.0, 1.0]`):
+            alpha, beta, gamma of the judge's three scores and delta of the similarity (paper).
+        entropy_weight (`float`, *optional*, defaults to 0.01): Entropy bonus of the policy (ours).
+        anchor_loss (`str`, *optional*, defaults to `"contrastive"`):
+            `"contrastive"` adds an in-batch InfoNCE term to 1 - cos (ours); `"cosine"` is 1 - cos alone (paper),
+            which collapses.
+        anchor_weight (`float`, *optional*, defaults to 1.0): eta, weight of the anchoring loss (paper).
+        contrastive_weight (`float`, *optional*, defaults to 0.3): Weight of the InfoNCE term (ours).
+        contrastive_temperature (`float`, *optional*, defaults to 0.07): Its temperature (ours).
+        path_weight (`float`, *optional*, defaults to 0.5):
+            Share of g in the similarity of two untrained embeddings, tuned on dev (ours). 0.5 is the equal concat.
+        languages (`list[str]`, *optional*, defaults to `[]`):
+            Tags with an embedding of their own in the fusion; any other language uses the "unknown" entry.
+            Empty: no language embedding.
+        anchor_languages (`list[str]`, *optional*, defaults to `["en"]`):
+            Languages of h: a text in one of them is its own translation.
+        initializer_range (`float`, *optional*, defaults to 0.02): Standard deviation of new weights.
+        prefix_token_id (`int`, *optional*): Placeholder token of the soft prefix in the base LM's prompt.
+        embedding_source (`str`, *optional*, defaults to `"fusion"`): Where the embedding is read off.
+        backbones_saved (`bool`, *optional*, defaults to `True`): `False` in a slim checkpoint.
+        backbone_info (`dict`, *optional*): Name, revision and fingerprint of each backbone.
+        lira_version (`str`, *optional*): Version of lira_hf that wrote the checkpoint.
+
+    Example:
+
+    ```python
+    >>> from lira_hf import LiraModel
+
+    >>> model = LiraModel.from_backbones(encoder="BAAI/bge-m3", anchor="BAAI/bge-base-en-v1.5")
+    >>> model.config.projection_dim
+    1792
+    ```
+    """
+
+    model_type = "lira"
+    sub_configs_defaults = {
+        "base_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
+        "encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta"),
+        "anchor_config": SubConfigSpec(config_class=AutoConfig, model_type="bert", optional=True),
+    }
+
+    base_config: dict | PreTrainedConfig | None = None
+    encoder_config: dict | PreTrainedConfig | None = None
+    anchor_config: dict | PreTrainedConfig | None = None
+    projection_dim: int | None = None
+    num_bins: int = 4
+    encoder_pooling: str = "mean"
+    anchor_pooling: str = "mean"
+    hidden_size: int = 128
+    intermediate_size: int = 256
+    num_attention_heads: int = 4
+    num_fusion_layers: int = 1
+    actor_hidden_size: int = 32
+    hidden_act: str = "gelu"
+    dropout: float = 0.0
+    layer_norm_eps: float = 1e-5
+    candidate_mode: Literal["mixture", "argmax"] = "mixture"
+    policy_temperature: float = 1.0
+    policy_objective: Literal["reinforce", "expected"] = "reinforce"
+    reward_weights: list[float] | tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    entropy_weight: float = 0.01
+    anchor_loss: Literal["contrastive", "cosine"] = "contrastive"
+    anchor_weight: float = 1.0
+    contrastive_weight: float = 0.3
+    contrastive_temperature: float = 0.07
+    path_weight: float = 0.5
+    languages: list[str] | tuple[str, ...] = ()
+    anchor_languages: list[str] | tuple[str, ...] = ("en",)
+    initializer_range: float = 0.02
+    prefix_token_id: int | None = None
+    embedding_source: Literal["fusion", "language_model"] = "fusion"
+    backbones_saved: bool = True
+    backbone_info: dict | None = None
+    lira_version: str | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs) -> None:
+        super().__post_init__(**kwargs)
+        self.languages = list(self.languages)
+        self.anchor_languages = list(self.anchor_languages)
+        self.reward_weights = [float(weight) for weight in self.reward_weights]
+        if self.projection_dim is None:
+            self.projection_dim = self.source_dim + self.anchor_dim
+        self._check_sizes()
+        self._check_weights()
+
+    @property
+    def source_dim(self) -> int:
+        """Width d_g of the multilingual encoder's states."""
+        return _hidden_size(self.encoder_config, "encoder_config")
+
+    @property
+    def anchor_dim(self) -> int:
+        """Width d_h of the English encoder's states; d_g where g serves as h."""
+        return self.source_dim if self.anchor_config is None else _hidden_size(self.anchor_config, "anchor_config")
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        # Caches, adapters and generation ask for the base LM's sizes; without a base LM there is only this config.
+        if self.base_config is None or encoder:
+            return self
+        return self.base_config.get_text_config(decoder=decoder)
+
+    def _check_sizes(self) -> None:
+        joint = self.source_dim + self.anchor_dim
+        if self.projection_dim != joint:
+            raise ValueError(
+                f"projection_dim is {self.projection_dim}; the embedding starts as the concatenation of g "
+                f"({self.source_dim}) and h ({self.anchor_dim}), so {joint} is expected; leave projection_dim out"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}; choose sizes that divide"
+            )
+        if self.num_bins < 1:
+            raise ValueError(f"num_bins is {self.num_bins}; expected at least 1; 4 to 8 suit retrieval")
+        for name in ("encoder_pooling", "anchor_pooling"):
+            if getattr(self, name) not in _POOLINGS:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {_POOLINGS}")
+
+    def _check_weights(self) -> None:
+        if len(self.reward_weights) != 4:
+            raise ValueError(
+                f"reward_weights has {len(self.reward_weights)} numbers; expected 4: alpha, beta, gamma for the judge's "
+                "semantic, emotional and pragmatic scores and delta for the similarity"
+            )
+        if not 0.0 <= self.path_weight <= 1.0:
+            raise ValueError(
+                f"path_weight is {self.path_weight}; expected the multilingual road's share, from 0 (only h) to 1 (only g)"
+            )
+        if self.policy_temperature <= 0:
+            raise ValueError(f"policy_temperature is {self.policy_temperature}; expected a number above 0")
+
+
+def _hidden_size(config: PreTrainedConfig, name: str) -> int:
+    for attribute in ("hidden_size", "d_model", "n_embd", "dim"):
+        size = getattr(config.get_text_config(), attribute, None)
+        if isinstance(size, int):
+            return size
+    raise ValueError(
+        f"{name} ({type(config).__name__}) has none of hidden_size, d_model, n_embd, dim; LiRA reads the width of the "
+        "encoder's states there; give the configuration a hidden_size"
+    )

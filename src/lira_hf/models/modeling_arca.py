@@ -1,0 +1,211 @@
+"""Arca (paper): adaptor, embedding critic and actor, over pooled features of a text and its candidate translations."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.utils import ModelOutput
+
+from .configuration_lira import LiraConfig
+from .loss_arca import anchor_loss, candidate_reward, policy_loss
+from .pooling_lira import bin_mask
+
+
+__all__ = ["LiraActor", "LiraAdaptor", "LiraArca", "LiraArcaOutput"]
+
+ACTOR_FEATURES = 8
+
+
+@dataclass
+class LiraArcaOutput(ModelOutput):
+    """
+    What Arca knows of a batch.
+
+    Args:
+        source_tokens (`torch.Tensor` of shape `(batch, bins, hidden_size)`): Adapted bins of the text.
+        source_mask (`torch.Tensor` of shape `(batch, bins)`, bool): Bins that hold something.
+        source_embeds (`torch.Tensor` of shape `(batch, hidden_size)`): E_lr, unit length.
+        anchor_tokens (`torch.Tensor` of shape `(batch, candidates, bins, hidden_size)`): Adapted bins of the candidates.
+        anchor_mask (`torch.Tensor` of shape `(batch, candidates, bins)`, bool): Bins that hold something.
+        anchor_embeds (`torch.Tensor` of shape `(batch, candidates, hidden_size)`): E_en, unit length.
+        candidate_mask (`torch.Tensor` of shape `(batch, candidates)`, bool): Candidates that exist.
+        similarity (`torch.Tensor` of shape `(batch, candidates)`): sim, the embedding critic's cosine.
+        log_policy (`torch.Tensor` of shape `(batch, candidates)`): log pi; absent candidates hold the lowest float.
+    """
+
+    source_tokens: torch.Tensor | None = None
+    source_mask: torch.Tensor | None = None
+    source_embeds: torch.Tensor | None = None
+    anchor_tokens: torch.Tensor | None = None
+    anchor_mask: torch.Tensor | None = None
+    anchor_embeds: torch.Tensor | None = None
+    candidate_mask: torch.Tensor | None = None
+    similarity: torch.Tensor | None = None
+    log_policy: torch.Tensor | None = None
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the second last axis of `values` `(..., rows, dim)` where `mask` `(..., rows)`; 0 where all is masked."""
+    weight = mask.to(values.dtype).unsqueeze(-1)
+    return (values * weight).sum(-2) / weight.sum(-2).clamp(min=1.0)
+
+
+def standardise(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Zero mean and unit deviation within the item: sim spreads by .05, less than a critic's noise (ours)."""
+    weight = mask.to(values.dtype)
+    count = weight.sum(-1, keepdim=True).clamp(min=1.0)
+    centred = (values - (values * weight).sum(-1, keepdim=True) / count) * weight
+    deviation = (centred.square().sum(-1, keepdim=True) / count + 1e-6).sqrt()
+    return centred / deviation
+
+
+class LiraAdaptor(nn.Module):
+    """A: one input projection per stream, since d_g and d_h may differ, and a shared residual block (paper)."""
+
+    def __init__(self, config: LiraConfig):
+        super().__init__()
+        self.source_projection = nn.Linear(config.source_dim, config.hidden_size)
+        self.anchor_projection = nn.Linear(config.anchor_dim, config.hidden_size)
+        # Their input has unit length, so this gives tokens of unit scale.
+        self.source_projection.init_std = self.anchor_projection.init_std = 1.0
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, bins: torch.Tensor, stream: str) -> torch.Tensor:
+        """`bins` `(..., bins, dim of the stream)` -> `(..., bins, hidden_size)`; `stream` is "source" or "anchor"."""
+        projection = self.source_projection if stream == "source" else self.anchor_projection
+        # Backbones differ in scale by orders of magnitude; only the direction of a bin is used.
+        hidden = projection(F.normalize(bins, dim=-1))
+        return hidden + self.dropout(self.fc2(self.activation(self.fc1(self.norm(hidden)))))
+
+
+class LiraActor(nn.Module):
+    """
+    The policy: an MLP over what is known of each candidate (paper: s, e, p, sim). Ours: whether it was judged at all,
+    sim and consensus (mean cosine to the item's other candidates in h's space), raw and standardised within the item.
+    """
+
+    def __init__(self, config: LiraConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(ACTOR_FEATURES, config.actor_hidden_size)
+        self.fc2 = nn.Linear(config.actor_hidden_size, 1)
+        self.fc1.init_std = ACTOR_FEATURES**-0.5
+        self.fc2.init_std = 0.0  # every candidate counts alike before training
+        self.activation = ACT2FN[config.hidden_act]
+        self.temperature = config.policy_temperature
+
+    def forward(
+        self, scores: torch.Tensor | None, similarity: torch.Tensor, consensus: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """All `(batch, candidates)`, scores `(batch, candidates, 3)` -> log pi `(batch, candidates)`."""
+        if scores is None:
+            scores = similarity.new_zeros(*similarity.shape, 3)
+        judged = (scores > 0).all(-1, keepdim=True).to(similarity.dtype)
+        columns = [similarity, standardise(similarity, mask), consensus, standardise(consensus, mask)]
+        features = torch.cat([scores.to(similarity.dtype) * 0.1 * judged, judged, torch.stack(columns, -1)], dim=-1)
+        logits = self.fc2(self.activation(self.fc1(features))).squeeze(-1) / self.temperature
+        lowest = torch.finfo(logits.dtype).min
+        return torch.log_softmax(logits.masked_fill(~mask, lowest), dim=-1).clamp(min=lowest)
+
+
+class LiraArca(nn.Module):
+    """Anchors the multilingual road to the translations, scores the candidates and chooses among them."""
+
+    def __init__(self, config: LiraConfig):
+        super().__init__()
+        self.config = config
+        self.adaptor = LiraAdaptor(config)
+        self.actor = LiraActor(config)
+
+    def forward(
+        self,
+        source_features: torch.Tensor | None,
+        anchor_features: torch.Tensor | None,
+        anchor_scores: torch.Tensor | None = None,
+    ) -> LiraArcaOutput:
+        """
+        Args:
+            source_features (`torch.Tensor` of shape `(batch, 1 + bins, d_g)`, *optional*): Pooled features of the text.
+            anchor_features (`torch.Tensor` of shape `(batch, candidates, 1 + bins, d_h)`, *optional*): Of its candidates.
+            anchor_scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*): s, e, p in 1..10; 0: not judged.
+        """
+        output = LiraArcaOutput()
+        if source_features is not None:
+            output.source_mask = bin_mask(source_features[:, 1:])
+            output.source_tokens = self.adaptor(source_features[:, 1:], "source")
+            output.source_embeds = F.normalize(masked_mean(output.source_tokens, output.source_mask), dim=-1)
+        if anchor_features is None or anchor_features.shape[1] == 0:
+            return output
+        output.anchor_mask = bin_mask(anchor_features[:, :, 1:])
+        output.candidate_mask = output.anchor_mask.any(-1)
+        output.anchor_tokens = self.adaptor(anchor_features[:, :, 1:], "anchor")
+        output.anchor_embeds = F.normalize(masked_mean(output.anchor_tokens, output.anchor_mask), dim=-1)
+        output.similarity = self._similarity(output)
+        consensus = self._consensus(anchor_features[:, :, 0], output.candidate_mask)
+        output.log_policy = self.actor(anchor_scores, output.similarity, consensus, output.candidate_mask)
+        return output
+
+    def _similarity(self, output: LiraArcaOutput) -> torch.Tensor:
+        if output.source_embeds is None:
+            return output.anchor_embeds.new_zeros(output.anchor_embeds.shape[:2])
+        # An absent text has a zero E_lr, so its sim is 0 for every candidate.
+        similarity = (output.source_embeds.unsqueeze(1) * output.anchor_embeds).sum(-1)
+        return similarity * output.candidate_mask
+
+    @staticmethod
+    def _consensus(sentence: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        unit = F.normalize(sentence, dim=-1) * mask.unsqueeze(-1)
+        others = mask.sum(-1, keepdim=True).to(unit.dtype) - 1.0
+        to_all = (unit * unit.sum(1, keepdim=True)).sum(-1)
+        return (to_all - 1.0) / others.clamp(min=1.0) * mask * (others > 0)
+
+    def weights(self, output: LiraArcaOutput, mode: str | None = None) -> torch.Tensor:
+        """
+        How much each candidate counts: the policy itself (`"mixture"`, ours) or all on the likeliest (`"argmax"`, paper).
+
+        Returns:
+            `torch.Tensor` of shape `(batch, candidates)`: Rows sum to 1, or to 0 for a text without candidates.
+        """
+        mode = mode or self.config.candidate_mode
+        if mode == "mixture":
+            return output.log_policy.exp() * output.candidate_mask
+        best = F.one_hot(output.log_policy.argmax(-1), output.log_policy.shape[-1])
+        return best.to(output.log_policy.dtype) * output.candidate_mask
+
+    def loss(self, output: LiraArcaOutput, anchor_scores: torch.Tensor | None) -> torch.Tensor:
+        """
+        L_arca = L_RL + eta L_anchor (paper). Training samples the candidate; evaluation takes the likeliest.
+
+        Rows with no text or no candidate teach nothing and are left out.
+        """
+        if output.source_embeds is None or output.anchor_embeds is None:
+            present = next(value for value in (output.source_embeds, output.anchor_embeds) if value is not None)
+            return 0.0 * present.sum()
+        rows = output.source_mask.any(-1) & output.candidate_mask.any(-1)
+        policy = output.log_policy.exp() * output.candidate_mask
+        if self.training:
+            safe = torch.where(rows.unsqueeze(-1), policy, torch.ones_like(policy))
+            action = torch.multinomial(safe.float(), 1).squeeze(-1)
+        else:
+            action = policy.argmax(-1)
+        config = self.config
+        reward = candidate_reward(anchor_scores, output.similarity, config.reward_weights)
+        mask = output.candidate_mask & rows.unsqueeze(-1)
+        loss = policy_loss(
+            output.log_policy, reward, mask, config.policy_objective, config.entropy_weight, action=action
+        )
+        if not bool(rows.any()):
+            return loss + 0.0 * output.source_embeds.sum()
+        chosen = output.anchor_embeds[torch.arange(len(action), device=action.device), action]
+        return loss + config.anchor_weight * anchor_loss(
+            output.source_embeds[rows],
+            chosen[rows],
+            config.anchor_loss,
+            config.contrastive_weight,
+            config.contrastive_temperature,
+        )

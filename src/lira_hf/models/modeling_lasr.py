@@ -1,0 +1,192 @@
+"""LaSR (paper): a light pre-norm Transformer over both roads' bins, and the embedding head that starts as [g; h]."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_lira import LiraConfig
+from .modeling_arca import masked_mean
+
+
+__all__ = ["LiraAttention", "LiraEmbeddingHead", "LiraFusion", "LiraFusionLayer", "join_paths"]
+
+
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain attention over `(batch, heads, tokens, head_dim)`; the mask is added to the scores."""
+    scores = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.dropout(scores.softmax(-1), p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class LiraAttention(nn.Module):
+    """Bidirectional self-attention over the fused tokens, through whichever kernel the library offers."""
+
+    is_causal = False
+
+    def __init__(self, config: LiraConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.dropout
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`(batch, tokens, hidden_size)` -> the same, and the attention weights where the kernel gives them."""
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(shape).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        output, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=self.scaling,
+            dropout=self.dropout if self.training else 0.0,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), weights
+
+
+class LiraFusionLayer(GradientCheckpointingLayer):
+    """Pre-norm Transformer layer."""
+
+    def __init__(self, config: LiraConfig):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = LiraAttention(config)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs):
+        attended, _ = self.attention(self.norm1(hidden_states), attention_mask, **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.fc2(self.activation(self.fc1(self.norm2(hidden_states)))))
+
+
+class LiraFusion(nn.Module):
+    """
+    Fuses the 2S tokens [A(g bins); A(h bins)], each with an embedding of its road and its bin, and of the language
+    where the configuration names languages. An absent road is masked (paper: both roads; masking ours).
+    """
+
+    def __init__(self, config: LiraConfig):
+        super().__init__()
+        self.config = config
+        self.path_embedding = nn.Parameter(torch.empty(2, config.hidden_size))
+        self.bin_embedding = nn.Parameter(torch.empty(config.num_bins, config.hidden_size))
+        languages = len(config.languages)
+        # Entry 0 is "unknown": any language that training did not name.
+        self.language_embedding = nn.Embedding(languages + 1, config.hidden_size) if languages else None
+        self.layers = nn.ModuleList(LiraFusionLayer(config) for _ in range(config.num_fusion_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        source_tokens: torch.Tensor,
+        source_mask: torch.Tensor,
+        anchor_tokens: torch.Tensor,
+        anchor_mask: torch.Tensor,
+        language_ids: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            source_tokens, anchor_tokens (`torch.Tensor` of shape `(batch, bins, hidden_size)`): Adapted bins.
+            source_mask, anchor_mask (`torch.Tensor` of shape `(batch, bins)`, bool): Bins that hold something.
+            language_ids (`torch.Tensor` of shape `(batch,)`, *optional*): Index into the languages plus 1; 0: unknown.
+
+        Returns:
+            `tuple`: fused tokens `(batch, 2 x bins, hidden_size)` and their mask `(batch, 2 x bins)`, bool.
+        """
+        hidden = torch.cat(
+            [
+                source_tokens + self.path_embedding[0] + self.bin_embedding,
+                anchor_tokens + self.path_embedding[1] + self.bin_embedding,
+            ],
+            dim=1,
+        )
+        if self.language_embedding is not None:
+            if language_ids is None:
+                language_ids = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+            hidden = hidden + self.language_embedding(language_ids).unsqueeze(1)
+        mask = torch.cat([source_mask, anchor_mask], dim=1)
+        # A row without any token would be a softmax over nothing; it attends to its first slot and is masked later.
+        seen = mask.clone()
+        seen[:, 0] |= ~mask.any(-1)
+        bias = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
+        bias = bias.masked_fill(~seen, torch.finfo(hidden.dtype).min)[:, None, None, :]
+        bias = bias.expand(-1, 1, seen.shape[1], -1)
+        for layer in self.layers:
+            hidden = layer(hidden, bias)
+        return self.norm(hidden), mask
+
+
+def join_paths(source: torch.Tensor | None, anchor: torch.Tensor | None, path_weight: float) -> torch.Tensor:
+    """
+    The start: z = [g(x); h(y)], each part of unit length and weighted so that the cosine of two texts is
+    `path_weight` cos_g + (1 - path_weight) cos_h. An absent road's part is zero and the other has full length.
+
+    Args:
+        source (`torch.Tensor` of shape `(batch, d_g)`): g's sentence vectors; zero rows are absent.
+        anchor (`torch.Tensor` of shape `(batch, d_h)`): h's sentence vectors; zero rows are absent.
+        path_weight (`float`): The multilingual road's share, 0..1.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, d_g + d_h)`, of unit length, or zero where both roads are absent.
+    """
+    parts = [
+        F.normalize(source, dim=-1) * path_weight**0.5,
+        F.normalize(anchor, dim=-1) * (1.0 - path_weight) ** 0.5,
+    ]
+    return F.normalize(torch.cat(parts, dim=-1), dim=-1)
+
+
+class LiraEmbeddingHead(nn.Module):
+    """
+    The embedding: the start plus a learned delta that is zero at initialisation (ours), so an untrained head is
+    exactly its inputs joined. A head trained from scratch is worse than no training.
+    """
+
+    def __init__(self, config: LiraConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc1.init_std = config.hidden_size**-0.5
+        self.delta = nn.Linear(config.intermediate_size, config.projection_dim)
+        self.delta.init_std = 0.0
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        """
+        `tokens` `(batch, 2 x bins, hidden_size)`, `mask` `(batch, 2 x bins)`, `start` `(batch, projection_dim)` ->
+        `(batch, projection_dim)` of unit length, or zero where no road is present.
+        """
+        delta = self.delta(self.activation(self.fc1(masked_mean(tokens, mask))))
+        return F.normalize(start + delta, dim=-1) * mask.any(-1, keepdim=True)

@@ -1,0 +1,111 @@
+"""Temporal pooling (paper: S_feat bins) and sentence pooling: token states of any length become 1 + S rows."""
+
+import torch
+import torch.nn.functional as F
+
+
+__all__ = ["bin_mask", "pack_right_padded", "pool_features", "sentence_pool", "temporal_pool"]
+
+
+def pack_right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Moves the tokens that count to the left and cuts columns nobody uses.
+
+    Encoders with absolute positions give other states for left-padded rows; packed first, padding side and width
+    change nothing (ours).
+
+    Args:
+        ids (`torch.Tensor` of shape `(rows, tokens)`): Token ids.
+        mask (`torch.Tensor` of shape `(rows, tokens)`): 1 for tokens, 0 for padding, on any side.
+
+    Returns:
+        `tuple`: ids and mask of shape `(rows, longest row)`; the order of the tokens is kept.
+    """
+    keep = mask.bool()
+    width = max(int(keep.sum(-1).max()), 1) if keep.numel() else 1
+    order = torch.argsort((~keep).to(torch.uint8), dim=-1, stable=True)[:, :width]
+    return ids.gather(-1, order), keep.gather(-1, order).to(mask.dtype)
+
+
+def temporal_pool(hidden_states: torch.Tensor, mask: torch.Tensor, num_bins: int) -> torch.Tensor:
+    """
+    Masked mean of the tokens in `num_bins` equal time bins (paper). A text shorter than that has one token a bin and
+    leaves the last bins empty: nothing is stretched (ours).
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch, tokens, dim)`): Token states.
+        mask (`torch.Tensor` of shape `(batch, tokens)`): 1 for tokens, 0 for padding, on either side.
+        num_bins (`int`): S.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, bins, dim)`: An empty bin is a row of zeros.
+    """
+    keep = mask.bool()
+    position = keep.long().cumsum(-1) - 1  # (batch, tokens)
+    length = keep.long().sum(-1, keepdim=True)  # (batch, 1)
+    bins = torch.where(length > num_bins, position * num_bins // length.clamp(min=1), position)
+    member = F.one_hot(bins.clamp(0, num_bins - 1), num_bins) * keep.unsqueeze(-1)  # (batch, tokens, bins)
+    weight = member / member.sum(1, keepdim=True).clamp(min=1)
+    # A masked state may be NaN or infinite in some encoders; 0 x NaN would spread it.
+    states = hidden_states.masked_fill(~keep.unsqueeze(-1), 0.0)
+    return weight.to(states.dtype).transpose(1, 2) @ states
+
+
+def sentence_pool(hidden_states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """
+    The backbone's own sentence vector.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch, tokens, dim)`): Token states.
+        mask (`torch.Tensor` of shape `(batch, tokens)`): 1 for tokens, 0 for padding, on either side.
+        pooling (`str`): `"mean"`, `"cls"` (first token) or `"last"`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, dim)`: Zero for a row without tokens.
+    """
+    keep = mask.bool()
+    states = hidden_states.masked_fill(~keep.unsqueeze(-1), 0.0)
+    if pooling == "mean":
+        return states.sum(1) / keep.sum(-1, keepdim=True).clamp(min=1).to(states.dtype)
+    position = torch.arange(keep.shape[1], device=keep.device)
+    if pooling == "cls":
+        index = keep.long().argmax(-1)
+    elif pooling == "last":
+        index = (position * keep).argmax(-1)
+    else:
+        raise ValueError(f"pooling is {pooling!r}; expected 'mean', 'cls' or 'last'")
+    return states[torch.arange(len(states), device=states.device), index]
+
+
+def pool_features(hidden_states: torch.Tensor, mask: torch.Tensor, num_bins: int, pooling: str) -> torch.Tensor:
+    """
+    Everything LiRA keeps of a text, whatever its length: row 0 the sentence vector, rows 1 to S the temporal bins.
+
+    Having no parameters, the result can be cached once the backbones are frozen (ours). Rows of zeros mean "empty":
+    an empty bin, or for row 0 a road that is absent.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch, tokens, dim)`): Token states.
+        mask (`torch.Tensor` of shape `(batch, tokens)`): 1 for tokens, 0 for padding, on either side.
+        num_bins (`int`): S.
+        pooling (`str`): `"mean"`, `"cls"` or `"last"`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, 1 + bins, dim)`, float32.
+    """
+    hidden_states = hidden_states.float()
+    sentence = sentence_pool(hidden_states, mask, pooling)
+    return torch.cat([sentence.unsqueeze(1), temporal_pool(hidden_states, mask, num_bins)], dim=1)
+
+
+def bin_mask(features: torch.Tensor) -> torch.Tensor:
+    """
+    Which rows of pooled features hold something.
+
+    Args:
+        features (`torch.Tensor` of shape `(..., rows, dim)`): As made by [`pool_features`].
+
+    Returns:
+        `torch.Tensor` of shape `(..., rows)`, bool: `False` where a row is all zeros.
+    """
+    return (features != 0).any(-1)

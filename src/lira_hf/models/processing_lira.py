@@ -1,0 +1,240 @@
+"""LiraProcessor: texts, their candidate translations and the judge's scores to the tensors that LiRA's models read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+
+__all__ = ["LiraProcessor", "clean_text"]
+
+_LONGEST_TEXT = 200_000  # characters; any backbone's window is far shorter, and tokenizers are linear or worse
+
+
+def clean_text(text: str) -> str:
+    """
+    Replaces lone surrogates, which no tokenizer, database or file in UTF-8 accepts, by U+FFFD.
+
+    Args:
+        text (`str`): Any string.
+
+    Returns:
+        `str`: The same string where it was valid Unicode.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class LiraProcessor(ProcessorMixin):
+    """
+    Text in, every tensor of LiRA's models out.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): Saved at the root: the base LM's, or g's in an embedding-only checkpoint.
+        source_tokenizer (`PreTrainedTokenizerBase`): The multilingual encoder's.
+        anchor_tokenizer (`PreTrainedTokenizerBase`): The English encoder's; g's again where g serves as h.
+        languages (`list[str]`, *optional*): As in the configuration; index + 1 is a text's `language_ids`.
+        anchor_languages (`list[str]`, *optional*, defaults to `["en"]`): A text in one of these is its own translation.
+        max_length (`int`, *optional*, defaults to 512):
+            Tokens kept of a text, for both encoders; a tokenizer's own smaller limit holds. Longer texts are cut.
+
+    Example:
+
+    ```python
+    >>> processor(["ঢাকা", "cat"], candidates=[["Dhaka", "dacca"], None], languages=["bn", "en"], return_tensors="pt").keys()
+    dict_keys(['source_ids', 'source_mask', 'anchor_ids', 'anchor_mask', 'language_ids'])
+    ```
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        source_tokenizer: PreTrainedTokenizerBase,
+        anchor_tokenizer: PreTrainedTokenizerBase,
+        chat_template: str | None = None,
+        languages: Sequence[str] = (),
+        anchor_languages: Sequence[str] = ("en",),
+        max_length: int = 512,
+    ):
+        self.languages = list(languages)
+        self.anchor_languages = list(anchor_languages)
+        self.max_length = max_length
+        super().__init__(tokenizer, source_tokenizer, anchor_tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def from_backbones(
+        cls,
+        encoder: str | PreTrainedTokenizerBase,
+        anchor: str | PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ) -> "LiraProcessor":
+        """
+        Joins the tokenizers of the backbones.
+
+        Args:
+            encoder (`str` or `PreTrainedTokenizerBase`): Of the multilingual encoder: name, folder or tokenizer.
+            anchor (`str` or `PreTrainedTokenizerBase`, *optional*): Of the English encoder. `None`: g serves as h.
+            kwargs: `languages`, `anchor_languages`, `max_length`.
+        """
+        source = _load_tokenizer(encoder)
+        english = source if anchor is None else _load_tokenizer(anchor)
+        return cls(source, source, english, **kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["source_ids", "source_mask", "anchor_ids", "anchor_mask", "anchor_scores", "language_ids"]
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[tuple[str, str]] | None = None,
+        candidates: Sequence[str | Sequence[str] | None] | None = None,
+        scores: Sequence[Sequence[Sequence[float] | None] | None] | None = None,
+        languages: str | Sequence[str | None] | None = None,
+        images: None = None,
+        videos: None = None,
+        audio: None = None,
+        return_tensors: str | None = "pt",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """
+        Args:
+            text (`str` or `list[str]`): The texts. Pairs `(text, English)` bring one candidate each. An empty text has
+                no multilingual road; with no candidate either, its embedding is the zero vector.
+            candidates (`list`, *optional*): Per text a list of up to K English strings, one string, or `None`.
+                For a single `text` also the list of its candidates.
+            scores (`list`, *optional*): Per text, per candidate the judge's `(s, e, p)` in 1..10, or `None`.
+            languages (`str` or `list[str]`, *optional*): Tag of all texts, or of each.
+            return_tensors (`str`, *optional*, defaults to `"pt"`): Only PyTorch tensors are made.
+
+        Returns:
+            `BatchFeature`: `source_ids`, `source_mask` `(batch, tokens)`; with candidates `anchor_ids`, `anchor_mask`
+            `(batch, candidates, tokens)`; with scores `anchor_scores` `(batch, candidates, 3)`; with languages
+            `language_ids` `(batch,)`.
+
+        Raises:
+            TypeError, ValueError: Naming the row that is wrong.
+        """
+        if images is not None or videos is not None or audio is not None:
+            raise ValueError("got images, videos or audio; LiRA reads text alone; leave them out")
+        if return_tensors not in (None, "pt"):
+            raise ValueError(f"return_tensors is {return_tensors!r}; LiRA's models read PyTorch tensors; use 'pt'")
+        texts, candidates, scores = _as_batch(text, candidates, scores)
+        tags = [languages] * len(texts) if languages is None or isinstance(languages, str) else list(languages)
+        if len(tags) != len(texts):
+            raise ValueError(f"got {len(texts)} texts and {len(tags)} languages; expected one tag per text, or one for all")
+        candidates = [
+            [source] if given is None and tag in self.anchor_languages and source.strip() else (given or [])
+            for source, given, tag in zip(texts, candidates, tags, strict=True)
+        ]
+        data = self.tokenize_road(texts, "source", **kwargs)
+        width = max((len(row) for row in candidates), default=0)
+        if width:
+            flat = [text for row in candidates for text in row + [""] * (width - len(row))]
+            anchors = self.tokenize_road(flat, "anchor", **kwargs)
+            data.update({name: tensor.view(len(texts), width, -1) for name, tensor in anchors.items()})
+        if scores is not None and width:
+            data["anchor_scores"] = _score_tensor(scores, candidates, width)
+        if languages is not None:
+            data["language_ids"] = torch.tensor(self.language_ids(tags))
+        return BatchFeature(data)
+
+    def language_ids(self, languages: Sequence[str | None]) -> list[int]:
+        """Index + 1 of each tag among the languages of training; 0, "unknown", for `None` and for any other tag."""
+        index = {tag: number for number, tag in enumerate(self.languages, start=1)}
+        return [index.get(tag, 0) for tag in languages]
+
+    def tokenize_road(self, texts: Sequence[str], road: str, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """
+        Tokens of one road.
+
+        Args:
+            texts (`Sequence[str]`): The texts. One that is blank gets an empty mask, so its road is absent and not a
+                mere [CLS][SEP].
+            road (`str`): `"source"` (g's tokenizer) or `"anchor"` (h's).
+            kwargs: `padding`, `padding_side` or `max_length`, also within `text_kwargs` or `common_kwargs`.
+
+        Returns:
+            `dict`: `<road>_ids` and `<road>_mask` of shape `(texts, tokens)`.
+        """
+        tokenizer = self.source_tokenizer if road == "source" else self.anchor_tokenizer
+        given = {"padding": True, **kwargs.get("common_kwargs", {}), **kwargs.get("text_kwargs", {}), **kwargs}
+        options = {key: given[key] for key in ("padding", "padding_side") if key in given}
+        limit = min(self.max_length, tokenizer.model_max_length, given.get("max_length") or self.max_length)
+        encoded = tokenizer(
+            [clean_text(text[:_LONGEST_TEXT]) for text in texts],
+            truncation=True,
+            max_length=limit,
+            return_tensors="pt",
+            **options,
+        )
+        ids, mask = encoded["input_ids"].long(), encoded["attention_mask"].long()
+        blank = torch.tensor([not text.strip() for text in texts])
+        return {f"{road}_ids": ids, f"{road}_mask": mask.masked_fill(blank.unsqueeze(-1), 0)}
+
+
+def _load_tokenizer(source: str | PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    return source if isinstance(source, PreTrainedTokenizerBase) else AutoTokenizer.from_pretrained(source)
+
+
+def _as_batch(text: Any, candidates: Any, scores: Any) -> tuple[list[str], list[list[str] | None], Any]:
+    if text is None:
+        raise ValueError("text is None; expected a string or a list of strings")
+    if isinstance(text, str):
+        if candidates is not None:
+            candidates = [[candidates] if isinstance(candidates, str) else candidates]
+        text, scores = [text], None if scores is None else [scores]
+    rows: list[str] = []
+    pairs: list[list[str] | None] = []
+    for number, item in enumerate(text):
+        if isinstance(item, str):
+            rows.append(item)
+            pairs.append(None)
+        elif isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(part, str) for part in item):
+            rows.append(item[0])
+            pairs.append([item[1]])
+        else:
+            raise TypeError(
+                f"text {number} is {type(item).__name__} {str(item)[:60]!r}; expected a string or a pair "
+                "(text, English translation); drop or convert that row"
+            )
+    if candidates is None:
+        return rows, pairs, scores
+    if isinstance(candidates, str) or len(candidates) != len(rows):
+        got = "one string" if isinstance(candidates, str) else f"{len(candidates)} rows of candidates"
+        raise ValueError(f"got {got} for {len(rows)} texts; expected one list of candidates (or None) per text")
+    return rows, [_candidate_row(number, row) for number, row in enumerate(candidates)], scores
+
+
+def _candidate_row(number: int, row: Any) -> list[str] | None:
+    if row is None:
+        return None
+    row = [row] if isinstance(row, str) else list(row)
+    for candidate in row:
+        if not isinstance(candidate, str):
+            raise TypeError(
+                f"a candidate of text {number} is {type(candidate).__name__}; expected a string; drop that candidate"
+            )
+    return row
+
+
+def _score_tensor(scores: Any, candidates: list[list[str]], width: int) -> torch.Tensor:
+    if len(scores) != len(candidates):
+        raise ValueError(f"got {len(scores)} rows of scores for {len(candidates)} texts; expected one row per text")
+    table = torch.zeros(len(candidates), width, 3)
+    for number, (row, texts) in enumerate(zip(scores, candidates, strict=True)):
+        if row is None:
+            continue
+        if len(row) != len(texts):
+            raise ValueError(f"text {number} has {len(texts)} candidates and {len(row)} scores; expected one score each")
+        for k, score in enumerate(row):
+            if score is None:
+                continue
+            values = [float(value) for value in score]
+            # "not (1 <= v <= 10)" also catches NaN.
+            if len(values) != 3 or any(not 1.0 <= value <= 10.0 for value in values):
+                raise ValueError(
+                    f"candidate {k} of text {number} has the scores {tuple(score)}; expected three numbers from 1 to 10 "
+                    "(semantic, emotional, pragmatic), or None where the judge gave none"
+                )
+            table[number, k] = torch.tensor(values)
+    return table

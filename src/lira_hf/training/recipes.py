@@ -1,0 +1,116 @@
+"""Runs described by YAML recipes: read, checked and carried out for either stage."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import AutoConfig, HfArgumentParser, set_seed
+
+from lira_hf.data import BeirDataset, read_beir
+from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures
+from lira_hf.models import LiraModel, LiraProcessor
+from lira_hf.translation import CandidateStore, Identity
+
+from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
+from .dataset import LiraCollator, retrieval_rows
+from .trainer import LiraTrainer
+
+
+__all__ = ["DevEvaluator", "load_model", "read_recipe", "train_recipe"]
+
+logger = logging.getLogger(__name__)
+Recipe = tuple[ModelArguments, DataArguments, LiraTrainingArguments]
+DevEvaluator = Callable[[LiraEmbedder, BeirDataset], dict[str, float]]
+
+
+def read_recipe(recipe: str | os.PathLike | dict[str, Any]) -> Recipe:
+    """
+    A recipe's arguments.
+
+    Args:
+        recipe (`str`, `os.PathLike` or `dict`): A YAML file, or what it would hold: the fields of [`ModelArguments`],
+            [`DataArguments`] and [`LiraTrainingArguments`] side by side.
+
+    Raises:
+        ValueError: Naming unknown keys or what is wrong with a value.
+    """
+    if not isinstance(recipe, dict):
+        path = Path(recipe)
+        try:
+            recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from error
+        if not isinstance(recipe, dict):
+            raise ValueError(f"{path} holds {type(recipe).__name__}; expected 'name: value' lines; see examples/recipes")
+    parser = HfArgumentParser((ModelArguments, DataArguments, LiraTrainingArguments))
+    return parser.parse_dict(recipe)
+
+
+def load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
+    """The checkpoint, or the joined backbones, that a recipe names, with its processor."""
+    if arguments.model is not None:
+        config = AutoConfig.from_pretrained(arguments.model)
+        for name, value in arguments.config.items():
+            if not hasattr(config, name):
+                raise ValueError(f"config has {name!r}; expected fields of LiraConfig; remove or correct it")
+            setattr(config, name, value)
+        model = LiraModel.from_pretrained(arguments.model, config=config)
+        return model, LiraProcessor.from_pretrained(arguments.model)
+    model = LiraModel.from_backbones(arguments.encoder, arguments.anchor, **arguments.config)
+    names = {"languages": model.config.languages, "anchor_languages": model.config.anchor_languages}
+    return model, LiraProcessor.from_backbones(arguments.encoder, arguments.anchor, **names)
+
+
+def train_recipe(
+    recipe: str | os.PathLike | dict[str, Any] | Recipe, evaluator: DevEvaluator | None = None
+) -> tuple[LiraModel, LiraProcessor, dict[str, float]]:
+    """
+    Carries out one stage and saves model and processor to `output_dir`. A run that was killed goes on from its last
+    whole checkpoint.
+
+    Args:
+        recipe (`str`, `os.PathLike`, `dict` or `tuple`): As for [`read_recipe`], or what it returned.
+        evaluator (`Callable`, *optional*): From an embedder and the dev split to metrics, logged at every evaluation.
+
+    Returns:
+        `tuple`: the trained model, its processor and the last metrics.
+    """
+    model_arguments, data, args = recipe if isinstance(recipe, tuple) else read_recipe(recipe)
+    set_seed(args.seed)  # before the heads are made
+    model, processor = load_model(model_arguments)
+    source = None
+    if data.store is not None:
+        critic = Identity(data.critic, data.critic_fingerprint or "") if data.critic else None
+        store = CandidateStore(data.store, read_only=True)
+        source = CandidateSource(store, critic=critic, num_candidates=data.num_candidates)
+    progress = not args.disable_tqdm
+    features = RoadFeatures(model, processor, data.features, data.feature_dtype, progress=progress)
+    train = retrieval_rows(read_beir(data.data, data.train_split), source)
+    if data.features is not None:
+        _fill(features, train)
+    dev = None
+    if evaluator is not None and data.dev_split:
+        dev = read_beir(data.data, data.dev_split)
+    embedder = LiraEmbedder(model, processor, source, features)
+    trainer = LiraTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        data_collator=LiraCollator(features, documents=args.stage == "lasr"),
+        processing_class=processor,
+        evaluator=None if dev is None else lambda _: evaluator(embedder, dev),
+    )
+    trainer.train(resume_from_checkpoint=True)
+    metrics = trainer.evaluate() if dev is not None else {}
+    model.freeze()
+    trainer.save_model(args.output_dir)
+    return model.eval(), processor, metrics
+
+
+def _fill(features: RoadFeatures, rows) -> None:
+    """Everything that an epoch reads, longest first, before it starts: memory runs out at once or never."""
+    features.fill("source", [*rows["text"], *rows["document"]])
+    features.fill("anchor", [*(text for row in rows["candidates"] for text in row), *rows["document"]])
