@@ -1,6 +1,7 @@
 """Readers, checks, splits and the feature cache: everything between files and tensors."""
 
 from .beir import BeirDataset, Query, read_beir, write_beir
+from .documents import read_documents
 from .feature_cache import CacheError, FeatureCache
 from .languages import language_name, likely_script, normalize_language
 from .parallel import ParallelPair, clean_text, installed_catalogs, read_cldr, read_gettext, read_tsv, write_tsv
@@ -24,6 +25,7 @@ __all__ = [
     "normalize_language",
     "read_beir",
     "read_cldr",
+    "read_documents",
     "read_gettext",
     "read_tsv",
     "remove_near_duplicates",

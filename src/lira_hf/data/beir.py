@@ -86,16 +86,7 @@ def scan_beir(
     root = Path(folder)
     _require(root, splits)
     problems: list[DataProblem] = []
-    corpus: dict[str, str] = {}
-    for row, key, record in _records(root / "corpus.jsonl", corpus, problems):
-        title = record.get("title") or ""
-        text = record.get("text") or ""
-        if not isinstance(title, str) or not isinstance(text, str) or not f"{title}{text}".strip():
-            got = f"title {shorten(record.get('title'))} and text {shorten(record.get('text'))}"
-            fix = "give the document a text, or delete it with its judgements"
-            problems.append(DataProblem(str(root / "corpus.jsonl"), row, "text", got, "a text", fix))
-        else:
-            corpus[key] = f"{title.strip()} {text.strip()}".strip()
+    corpus = _read_corpus(root / "corpus.jsonl", problems)
     queries: dict[str, Query] = {}
     for row, key, record in _records(root / "queries.jsonl", queries, problems):
         query = _query(str(root / "queries.jsonl"), row, record, default_language)
@@ -108,6 +99,28 @@ def scan_beir(
         qrels = _read_qrels(root / "qrels" / f"{split}.tsv", corpus, queries, problems)
         found[split] = BeirDataset(corpus, {key: queries[key] for key in queries if key in qrels}, qrels)
     return found, problems
+
+
+def read_corpus_file(path: Path) -> dict[str, str]:
+    """Document id to text of one corpus.jsonl; raises a [`DataError`] with every problem."""
+    problems: list[DataProblem] = []
+    corpus = _read_corpus(path, problems)
+    settle_problems(problems, "raise")
+    return corpus
+
+
+def _read_corpus(path: Path, problems: list[DataProblem]) -> dict[str, str]:
+    corpus: dict[str, str] = {}
+    for row, key, record in _records(path, corpus, problems):
+        title = record.get("title") or ""
+        text = record.get("text") or ""
+        if not isinstance(title, str) or not isinstance(text, str) or not f"{title}{text}".strip():
+            got = f"title {shorten(record.get('title'))} and text {shorten(record.get('text'))}"
+            fix = "give the document a text, or delete it with its judgements"
+            problems.append(DataProblem(str(path), row, "text", got, "a text", fix))
+        else:
+            corpus[key] = f"{title.strip()} {text.strip()}".strip()
+    return corpus
 
 
 def _require(root: Path, splits: list[str]) -> None:

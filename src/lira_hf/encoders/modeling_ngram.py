@@ -43,8 +43,6 @@ class NgramEncoderModel(PreTrainedModel):
     config: NgramEncoderConfig
     base_model_prefix = "ngram"
     main_input_name = "input_ids"
-    # The loss of the distillation does not know num_items_in_batch, so the Trainer must not scale for it.
-    accepts_loss_kwargs = False
 
     def __init__(self, config: NgramEncoderConfig):
         super().__init__(config)
@@ -56,7 +54,8 @@ class NgramEncoderModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.initializer_range)
-            if module.padding_idx is not None:
+            # The row of a loaded matrix is a view, which doesn't know that it was loaded.
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
                 init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, nn.Linear):
             init.orthogonal_(module.weight)
@@ -91,7 +90,6 @@ class NgramEncoderModel(PreTrainedModel):
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPooling | tuple:

@@ -69,7 +69,9 @@ class NgramTokenizer(PreTrainedTokenizer):
         **kwargs,
     ):
         if unknown := set(views) - set("crk"):
-            raise ValueError(f"views has {sorted(unknown)}; expected letters among 'c', 'r' and 'k'; remove the others")
+            raise ValueError(
+                f"views has {sorted(unknown)}; expected letters among 'c', 'r' and 'k'; remove the others"
+            )
         self.num_buckets = num_buckets
         self.word_sizes = tuple(word_sizes)
         self.skeleton_sizes = tuple(skeleton_sizes)

@@ -17,7 +17,7 @@ from .retrieval import RetrievalScores, evaluate_retrieval
 __all__ = ["MIXTURES", "RoadControls", "mix_candidates", "unit"]
 
 # How translate-then-h may weigh the candidates; the best one is chosen on dev.
-MIXTURES = ("first", "best", "uniform", "judge")
+MIXTURES = ("first", "second", "third", "best", "uniform", "judge")
 _CHUNK = 4096
 
 
@@ -36,14 +36,14 @@ def mix_candidates(
     Args:
         sentences (`np.ndarray` of shape `(candidates, d_h)`): Unit sentence vectors.
         scores (`Sequence`): The critic's (s, e, p) of each candidate, or `None`.
-        mixture (`str`): `"first"` candidate, `"best"` by summed score, `"uniform"` mean, or `"judge"`: weighted by the
+        mixture (`str`): `"first"`, `"second"` or `"third"` candidate (the last one where there are fewer), `"best"` by summed score, `"uniform"` mean, or `"judge"`: weighted by the
             softmax of the summed scores.
     """
     if not len(sentences):
         return np.zeros(sentences.shape[-1], dtype=np.float32)
     total = np.array([sum(score) if score is not None else 0.0 for score in scores])
-    if mixture == "first":
-        weights = np.eye(len(sentences))[0]
+    if mixture in MIXTURES[:3]:
+        weights = np.eye(len(sentences))[min(MIXTURES.index(mixture), len(sentences) - 1)]
     elif mixture == "best":
         weights = np.eye(len(sentences))[int(total.argmax())]
     elif mixture == "uniform":

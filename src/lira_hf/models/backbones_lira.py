@@ -1,11 +1,13 @@
 """Backbones: built from configurations, loaded from names, folders or live modules, run over tokens, fingerprinted."""
 
+import copy
 import hashlib
 import inspect
 
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from .pooling_lira import pack_right_padded, pool_features
@@ -23,9 +25,26 @@ def _auto_class(config: PreTrainedConfig):
 
 def _as_encoder(model: PreTrainedModel) -> PreTrainedModel:
     """The encoder half of an encoder-decoder such as NLLB; the model itself otherwise."""
-    if isinstance(getattr(model, "encoder", None), nn.Module) and isinstance(getattr(model, "decoder", None), nn.Module):
+    if isinstance(getattr(model, "encoder", None), nn.Module) and isinstance(
+        getattr(model, "decoder", None), nn.Module
+    ):
         return model.get_encoder()
     return model
+
+
+def _built_part(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of a live model that its configuration alone would build, since a checkpoint is loaded into that."""
+    if type(model.config) not in AutoModel._model_mapping:
+        return _as_encoder(model)
+    with torch.device("meta"), init.no_init_weights():
+        wanted = type(build_encoder(copy.deepcopy(model.config)))  # a copy: some models write to it
+    for part in (model, model.base_model, _as_encoder(model.base_model)):
+        if isinstance(part, wanted):
+            return part
+    raise TypeError(
+        f"the backbone is a live {type(model).__name__}; expected a {wanted.__name__}, as its checkpoints are loaded; "
+        f"pass its name or folder, or {wanted.__name__}.from_pretrained(...)"
+    )
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
@@ -50,16 +69,20 @@ def load_encoder(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
     A pretrained backbone.
 
     Args:
-        source (`str` or `PreTrainedModel`): A name on the Hub, a local folder, or a live module, which is taken as it is.
+        source (`str` or `PreTrainedModel`): A name on the Hub, a local folder, or a live module, which is
+            taken as it is, without its language-model head.
         kwargs: Passed to `from_pretrained`: `dtype`, `device_map`, `revision`, `trust_remote_code`, ...
 
     Raises:
-        TypeError: For anything else than a name, a folder or a Transformers model.
+        TypeError: For anything else than a name, a folder or a Transformers model; for a live model whose class its
+            configuration would not build.
     """
     if isinstance(source, PreTrainedModel):
         if kwargs:
-            raise ValueError(f"got {sorted(kwargs)} for a live {type(source).__name__}; these only apply to a name or folder")
-        return _as_encoder(source)
+            raise ValueError(
+                f"got {sorted(kwargs)} for a live {type(source).__name__}; these only apply to a name or folder"
+            )
+        return _built_part(source)
     if not isinstance(source, str) and not hasattr(source, "__fspath__"):
         raise TypeError(
             f"a backbone is a {type(source).__name__}; expected a model name, a folder or a transformers PreTrainedModel"
@@ -120,9 +143,11 @@ def backbone_fingerprint(model: PreTrainedModel) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith("pooler."):
+            continue  # never used, and left out where a backbone is built or loaded
         flat = tensor.detach().reshape(-1)
-        step = max(flat.numel() // _FINGERPRINT_SAMPLES, 1)
-        sample = flat[::step][:_FINGERPRINT_SAMPLES].float().cpu().numpy()
+        step = max(-(-flat.numel() // _FINGERPRINT_SAMPLES), 1)  # rounded up, so that the samples reach the end
+        sample = flat[::step].float().cpu().numpy()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(sample.tobytes())
     return digest.hexdigest()

@@ -40,6 +40,8 @@ class LiraConfig(PreTrainedConfig):
         dropout (`float`, *optional*, defaults to 0.0): Dropout in adaptor and fusion.
         candidate_mode (`str`, *optional*, defaults to `"mixture"`):
             `"mixture"` weighs the candidates by the policy (ours), `"argmax"` takes the likeliest (paper).
+        policy_prior (`float`, *optional*, defaults to 3.0):
+            The untrained policy is the softmax of this times the judge's part of the reward (ours); 0: uniform.
         policy_temperature (`float`, *optional*, defaults to 1.0): Divides the policy's logits, in both modes.
         policy_objective (`str`, *optional*, defaults to `"reinforce"`):
             `"reinforce"` (paper) or `"expected"`, the exact gradient of the expected reward (ours).
@@ -97,21 +99,22 @@ class LiraConfig(PreTrainedConfig):
     num_fusion_layers: int = 1
     actor_hidden_size: int = 32
     hidden_act: str = "gelu"
-    dropout: float = 0.0
-    layer_norm_eps: float = 1e-5
+    dropout: float | int = 0.0
+    layer_norm_eps: float | int = 1e-5
     candidate_mode: Literal["mixture", "argmax"] = "mixture"
-    policy_temperature: float = 1.0
+    policy_prior: float | int = 3.0
+    policy_temperature: float | int = 1.0
     policy_objective: Literal["reinforce", "expected"] = "reinforce"
-    reward_weights: list[float] | tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
-    entropy_weight: float = 0.01
+    reward_weights: list[float | int] | tuple[float | int, ...] = (1.0, 1.0, 1.0, 1.0)
+    entropy_weight: float | int = 0.01
     anchor_loss: Literal["contrastive", "cosine"] = "contrastive"
-    anchor_weight: float = 1.0
-    contrastive_weight: float = 0.3
-    contrastive_temperature: float = 0.07
-    path_weight: float = 0.5
+    anchor_weight: float | int = 1.0
+    contrastive_weight: float | int = 0.3
+    contrastive_temperature: float | int = 0.07
+    path_weight: float | int = 0.5
     languages: list[str] | tuple[str, ...] = ()
     anchor_languages: list[str] | tuple[str, ...] = ("en",)
-    initializer_range: float = 0.02
+    initializer_range: float | int = 0.02
     prefix_token_id: int | None = None
     embedding_source: Literal["fusion", "language_model"] = "fusion"
     backbones_saved: bool = True

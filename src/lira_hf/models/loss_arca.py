@@ -21,7 +21,9 @@ def cosine_anchor_loss(source_embeds: torch.Tensor, anchor_embeds: torch.Tensor)
     return (1.0 - F.cosine_similarity(source_embeds, anchor_embeds, dim=-1)).mean()
 
 
-def contrastive_loss(source_embeds: torch.Tensor, anchor_embeds: torch.Tensor, temperature: float) -> torch.Tensor:
+def contrastive_loss(
+    source_embeds: torch.Tensor, anchor_embeds: torch.Tensor, temperature: float, same: torch.Tensor | None = None
+) -> torch.Tensor:
     """
     Symmetric in-batch InfoNCE: a text is closer to its own translation than to the batch's others (ours).
 
@@ -29,17 +31,18 @@ def contrastive_loss(source_embeds: torch.Tensor, anchor_embeds: torch.Tensor, t
         source_embeds (`torch.Tensor` of shape `(batch, dim)`): E_lr.
         anchor_embeds (`torch.Tensor` of shape `(batch, dim)`): E_en of the chosen candidate.
         temperature (`float`): Divides the cosines.
+        same (`torch.Tensor` of shape `(batch, batch)`, bool, *optional*):
+            Rows with the same translation, which are no negatives of each other. Told apart by what is frozen: by the
+            trained embeddings a beginning collapse would switch its own remedy off.
 
     Returns:
         `torch.Tensor` of shape `()`: 0 for a batch of one, which has no negatives.
     """
     source, anchor = F.normalize(source_embeds, dim=-1), F.normalize(anchor_embeds, dim=-1)
     logits = source @ anchor.T / temperature  # (batch, batch)
-    # Two rows with the same translation are no negatives of each other.
-    same = (anchor @ anchor.T) > 1.0 - 1e-4
-    same.fill_diagonal_(False)
-    logits = logits.masked_fill(same, float("-inf"))
     target = torch.arange(len(logits), device=logits.device)
+    if same is not None:
+        logits = logits.masked_fill(same & (target[:, None] != target[None, :]), float("-inf"))
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
@@ -49,6 +52,7 @@ def anchor_loss(
     kind: str = "contrastive",
     contrastive_weight: float = 0.3,
     temperature: float = 0.07,
+    same: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     L_anchor: `"cosine"` (paper), or `"contrastive"`, which adds `contrastive_weight` x InfoNCE against collapse (ours).
@@ -56,13 +60,14 @@ def anchor_loss(
     Args:
         source_embeds (`torch.Tensor` of shape `(batch, dim)`): E_lr.
         anchor_embeds (`torch.Tensor` of shape `(batch, dim)`): E_en of the chosen candidate.
+        same (`torch.Tensor` of shape `(batch, batch)`, bool, *optional*): See [`contrastive_loss`].
 
     Returns:
         `torch.Tensor` of shape `()`.
     """
     loss = cosine_anchor_loss(source_embeds, anchor_embeds)
     if kind == "contrastive":
-        return loss + contrastive_weight * contrastive_loss(source_embeds, anchor_embeds, temperature)
+        return loss + contrastive_weight * contrastive_loss(source_embeds, anchor_embeds, temperature, same)
     if kind == "cosine":
         return loss
     raise ValueError(f"the anchoring loss is {kind!r}; expected 'contrastive' or 'cosine'")

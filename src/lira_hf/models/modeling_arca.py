@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_lira import LiraConfig
 from .loss_arca import anchor_loss, candidate_reward, policy_loss
-from .pooling_lira import bin_mask
+from .pooling_lira import bin_mask, unit
 
 
 __all__ = ["LiraActor", "LiraAdaptor", "LiraArca", "LiraArcaOutput"]
@@ -30,6 +30,7 @@ class LiraArcaOutput(ModelOutput):
         anchor_tokens (`torch.Tensor` of shape `(batch, candidates, bins, hidden_size)`): Adapted bins of the candidates.
         anchor_mask (`torch.Tensor` of shape `(batch, candidates, bins)`, bool): Bins that hold something.
         anchor_embeds (`torch.Tensor` of shape `(batch, candidates, hidden_size)`): E_en, unit length.
+        anchor_sentences (`torch.Tensor` of shape `(batch, candidates, d_h)`): h's own unit vectors, which nothing trains.
         candidate_mask (`torch.Tensor` of shape `(batch, candidates)`, bool): Candidates that exist.
         similarity (`torch.Tensor` of shape `(batch, candidates)`): sim, the embedding critic's cosine.
         log_policy (`torch.Tensor` of shape `(batch, candidates)`): log pi; absent candidates hold the lowest float.
@@ -41,6 +42,7 @@ class LiraArcaOutput(ModelOutput):
     anchor_tokens: torch.Tensor | None = None
     anchor_mask: torch.Tensor | None = None
     anchor_embeds: torch.Tensor | None = None
+    anchor_sentences: torch.Tensor | None = None
     candidate_mask: torch.Tensor | None = None
     similarity: torch.Tensor | None = None
     log_policy: torch.Tensor | None = None
@@ -80,7 +82,7 @@ class LiraAdaptor(nn.Module):
         """`bins` `(..., bins, dim of the stream)` -> `(..., bins, hidden_size)`; `stream` is "source" or "anchor"."""
         projection = self.source_projection if stream == "source" else self.anchor_projection
         # Backbones differ in scale by orders of magnitude; only the direction of a bin is used.
-        hidden = projection(F.normalize(bins, dim=-1))
+        hidden = projection(unit(bins))
         return hidden + self.dropout(self.fc2(self.activation(self.fc1(self.norm(hidden)))))
 
 
@@ -88,6 +90,8 @@ class LiraActor(nn.Module):
     """
     The policy: an MLP over what is known of each candidate (paper: s, e, p, sim). Ours: whether it was judged at all,
     sim and consensus (mean cosine to the item's other candidates in h's space), raw and standardised within the item.
+    Before training the policy is the softmax of `policy_prior` times the judge's part of the reward, uniform where
+    nothing was judged, and the MLP learns the difference (ours).
     """
 
     def __init__(self, config: LiraConfig):
@@ -95,9 +99,10 @@ class LiraActor(nn.Module):
         self.fc1 = nn.Linear(ACTOR_FEATURES, config.actor_hidden_size)
         self.fc2 = nn.Linear(config.actor_hidden_size, 1)
         self.fc1.init_std = ACTOR_FEATURES**-0.5
-        self.fc2.init_std = 0.0  # every candidate counts alike before training
+        self.fc2.init_std = 0.0  # the policy is its prior before training
         self.activation = ACT2FN[config.hidden_act]
         self.temperature = config.policy_temperature
+        self.prior = [config.policy_prior * 0.1 * weight for weight in config.reward_weights[:3]]
 
     def forward(
         self, scores: torch.Tensor | None, similarity: torch.Tensor, consensus: torch.Tensor, mask: torch.Tensor
@@ -105,10 +110,12 @@ class LiraActor(nn.Module):
         """All `(batch, candidates)`, scores `(batch, candidates, 3)` -> log pi `(batch, candidates)`."""
         if scores is None:
             scores = similarity.new_zeros(*similarity.shape, 3)
+        scores = scores.to(similarity.dtype)
         judged = (scores > 0).all(-1, keepdim=True).to(similarity.dtype)
         columns = [similarity, standardise(similarity, mask), consensus, standardise(consensus, mask)]
-        features = torch.cat([scores.to(similarity.dtype) * 0.1 * judged, judged, torch.stack(columns, -1)], dim=-1)
-        logits = self.fc2(self.activation(self.fc1(features))).squeeze(-1) / self.temperature
+        features = torch.cat([scores * 0.1 * judged, judged, torch.stack(columns, -1)], dim=-1)
+        prior = scores @ scores.new_tensor(self.prior)
+        logits = (prior + self.fc2(self.activation(self.fc1(features))).squeeze(-1)) / self.temperature
         lowest = torch.finfo(logits.dtype).min
         return torch.log_softmax(logits.masked_fill(~mask, lowest), dim=-1).clamp(min=lowest)
 
@@ -138,15 +145,16 @@ class LiraArca(nn.Module):
         if source_features is not None:
             output.source_mask = bin_mask(source_features[:, 1:])
             output.source_tokens = self.adaptor(source_features[:, 1:], "source")
-            output.source_embeds = F.normalize(masked_mean(output.source_tokens, output.source_mask), dim=-1)
+            output.source_embeds = unit(masked_mean(output.source_tokens, output.source_mask))
         if anchor_features is None or anchor_features.shape[1] == 0:
             return output
         output.anchor_mask = bin_mask(anchor_features[:, :, 1:])
         output.candidate_mask = output.anchor_mask.any(-1)
         output.anchor_tokens = self.adaptor(anchor_features[:, :, 1:], "anchor")
-        output.anchor_embeds = F.normalize(masked_mean(output.anchor_tokens, output.anchor_mask), dim=-1)
+        output.anchor_embeds = unit(masked_mean(output.anchor_tokens, output.anchor_mask))
         output.similarity = self._similarity(output)
-        consensus = self._consensus(anchor_features[:, :, 0], output.candidate_mask)
+        output.anchor_sentences = unit(anchor_features[:, :, 0])
+        consensus = self._consensus(output.anchor_sentences, output.candidate_mask)
         output.log_policy = self.actor(anchor_scores, output.similarity, consensus, output.candidate_mask)
         return output
 
@@ -159,9 +167,9 @@ class LiraArca(nn.Module):
 
     @staticmethod
     def _consensus(sentence: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        unit = F.normalize(sentence, dim=-1) * mask.unsqueeze(-1)
-        others = mask.sum(-1, keepdim=True).to(unit.dtype) - 1.0
-        to_all = (unit * unit.sum(1, keepdim=True)).sum(-1)
+        vectors = sentence * mask.unsqueeze(-1)
+        others = mask.sum(-1, keepdim=True).to(vectors.dtype) - 1.0
+        to_all = (vectors * vectors.sum(1, keepdim=True)).sum(-1)
         return (to_all - 1.0) / others.clamp(min=1.0) * mask * (others > 0)
 
     def weights(self, output: LiraArcaOutput, mode: str | None = None) -> torch.Tensor:
@@ -184,8 +192,8 @@ class LiraArca(nn.Module):
         Rows with no text or no candidate teach nothing and are left out.
         """
         if output.source_embeds is None or output.anchor_embeds is None:
-            present = next(value for value in (output.source_embeds, output.anchor_embeds) if value is not None)
-            return 0.0 * present.sum()
+            # Zero, yet with a graph, so that a batch of one road alone doesn't stop a training run.
+            return 0.0 * self.adaptor.fc1.bias.sum()
         rows = output.source_mask.any(-1) & output.candidate_mask.any(-1)
         policy = output.log_policy.exp() * output.candidate_mask
         if self.training:
@@ -201,11 +209,13 @@ class LiraArca(nn.Module):
         )
         if not bool(rows.any()):
             return loss + 0.0 * output.source_embeds.sum()
-        chosen = output.anchor_embeds[torch.arange(len(action), device=action.device), action]
+        place = torch.arange(len(action), device=action.device)
+        chosen, frozen = output.anchor_embeds[place, action], output.anchor_sentences[place, action][rows]
         return loss + config.anchor_weight * anchor_loss(
             output.source_embeds[rows],
             chosen[rows],
             config.anchor_loss,
             config.contrastive_weight,
             config.contrastive_temperature,
+            same=frozen @ frozen.T > 1.0 - 1e-4,
         )

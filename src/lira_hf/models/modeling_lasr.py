@@ -11,6 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_lira import LiraConfig
 from .modeling_arca import masked_mean
+from .pooling_lira import unit
 
 
 __all__ = ["LiraAttention", "LiraEmbeddingHead", "LiraFusion", "LiraFusionLayer", "join_paths"]
@@ -163,10 +164,10 @@ def join_paths(source: torch.Tensor | None, anchor: torch.Tensor | None, path_we
         `torch.Tensor` of shape `(batch, d_g + d_h)`, of unit length, or zero where both roads are absent.
     """
     parts = [
-        F.normalize(source, dim=-1) * path_weight**0.5,
-        F.normalize(anchor, dim=-1) * (1.0 - path_weight) ** 0.5,
+        unit(source) * path_weight**0.5,
+        unit(anchor) * (1.0 - path_weight) ** 0.5,
     ]
-    return F.normalize(torch.cat(parts, dim=-1), dim=-1)
+    return unit(torch.cat(parts, dim=-1))
 
 
 class LiraEmbeddingHead(nn.Module):
@@ -189,4 +190,4 @@ class LiraEmbeddingHead(nn.Module):
         `(batch, projection_dim)` of unit length, or zero where no road is present.
         """
         delta = self.delta(self.activation(self.fc1(masked_mean(tokens, mask))))
-        return F.normalize(start + delta, dim=-1) * mask.any(-1, keepdim=True)
+        return unit(start + delta) * mask.any(-1, keepdim=True)

@@ -4,7 +4,6 @@ import copy
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -16,6 +15,7 @@ from .backbones_lira import backbone_fingerprint, build_encoder, encode_tokens, 
 from .configuration_lira import LiraConfig
 from .modeling_arca import LiraArca, LiraArcaOutput
 from .modeling_lasr import LiraAttention, LiraEmbeddingHead, LiraFusion, LiraFusionLayer, join_paths
+from .pooling_lira import unit
 
 
 __all__ = ["LiraModel", "LiraModelOutput", "LiraPreTrainedModel"]
@@ -64,6 +64,7 @@ class LiraPreTrainedModel(PreTrainedModel):
     input_modalities = ("text",)
     supports_gradient_checkpointing = True
     _no_split_modules = ["LiraFusionLayer"]
+    _keys_to_ignore_on_load_unexpected = [r"^(encoder|anchor)\.pooler\."]  # of a live backbone that had one
     _supports_sdpa = True
     _supports_flash_attn = False  # the fusion needs a mask over absent roads
     _supports_attention_backend = True
@@ -104,6 +105,8 @@ class LiraPreTrainedModel(PreTrainedModel):
                 f"{', '.join(missing[:5])}; expected a whole checkpoint written by save_pretrained; save it again, or "
                 "join the backbones anew with from_backbones"
             )
+        # Loading makes new parameters, which all want a gradient.
+        model.base_model.freeze()
         return (model, info) if wants_info else model
 
 
@@ -170,6 +173,10 @@ class LiraModel(LiraPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.encoder.set_input_embeddings(value)
 
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        """As in Transformers, for g, whose own configuration has to know the new size."""
+        return self.encoder.resize_token_embeddings(*args, **kwargs)
+
     @classmethod
     def from_backbones(
         cls,
@@ -195,6 +202,8 @@ class LiraModel(LiraPreTrainedModel):
         parts = {"encoder": load_encoder(encoder, **(encoder_kwargs or {})), "anchor": None}
         if anchor is not None:
             parts["anchor"] = load_encoder(anchor, **(anchor_kwargs or {}))
+        if parts["anchor"] is parts["encoder"]:
+            parts["anchor"] = None  # one live module for both roads is saved once
         info = {}
         for name, part in parts.items():
             if part is not None:
@@ -408,7 +417,8 @@ def _mix(arca: LiraArcaOutput, sentence: torch.Tensor, weights: torch.Tensor):
     """Candidates joined by their weights: tokens `(batch, bins, hidden)`, mask `(batch, bins)`, sentence `(batch, d_h)`."""
     bin_weights = weights.unsqueeze(-1) * arca.anchor_mask  # (batch, candidates, bins)
     total = bin_weights.sum(1)
-    mask = arca.anchor_mask.any(1) & (total > 0)
+    # A bin that only candidates of next to no weight reach is left out, as it would be without them.
+    mask = total > 1e-6
     tokens = (bin_weights.unsqueeze(-1) * arca.anchor_tokens).sum(1) / total.clamp(min=1e-6).unsqueeze(-1)
-    mixed = (weights.unsqueeze(-1) * F.normalize(sentence, dim=-1)).sum(1)
+    mixed = (weights.unsqueeze(-1) * unit(sentence)).sum(1)
     return tokens, mask, mixed

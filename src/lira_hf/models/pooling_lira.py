@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 
-__all__ = ["bin_mask", "pack_right_padded", "pool_features", "sentence_pool", "temporal_pool"]
+__all__ = ["bin_mask", "pack_right_padded", "pool_features", "sentence_pool", "temporal_pool", "unit"]
 
 
 def pack_right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,6 +96,20 @@ def pool_features(hidden_states: torch.Tensor, mask: torch.Tensor, num_bins: int
     hidden_states = hidden_states.float()
     sentence = sentence_pool(hidden_states, mask, pooling)
     return torch.cat([sentence.unsqueeze(1), temporal_pool(hidden_states, mask, num_bins)], dim=1)
+
+
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """
+    Vectors of unit length; a zero vector, which stands for "absent", stays zero in every precision.
+
+    Args:
+        vectors (`torch.Tensor` of shape `(..., dim)`): Of any floating type.
+
+    Returns:
+        `torch.Tensor` of the same shape.
+    """
+    # The default eps of 1e-12 is 0 in float16, so that absent would become 0 / 0.
+    return F.normalize(vectors, dim=-1, eps=max(1e-12, torch.finfo(vectors.dtype).tiny))
 
 
 def bin_mask(features: torch.Tensor) -> torch.Tensor:

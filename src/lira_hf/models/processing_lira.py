@@ -1,6 +1,6 @@
 """LiraProcessor: texts, their candidate translations and the judge's scores to the tensors that LiRA's models read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -98,7 +98,7 @@ class LiraProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            text (`str` or `list[str]`): The texts. Pairs `(text, English)` bring one candidate each. An empty text has
+            text (`str` or `list[str]`): The texts. A pair `(text, English)` brings its one candidate. An empty text has
                 no multilingual road; with no candidate either, its embedding is the zero vector.
             candidates (`list`, *optional*): Per text a list of up to K English strings, one string, or `None`.
                 For a single `text` also the list of its candidates.
@@ -121,7 +121,9 @@ class LiraProcessor(ProcessorMixin):
         texts, candidates, scores = _as_batch(text, candidates, scores)
         tags = [languages] * len(texts) if languages is None or isinstance(languages, str) else list(languages)
         if len(tags) != len(texts):
-            raise ValueError(f"got {len(texts)} texts and {len(tags)} languages; expected one tag per text, or one for all")
+            raise ValueError(
+                f"got {len(texts)} texts and {len(tags)} languages; expected one tag per text, or one for all"
+            )
         candidates = [
             [source] if given is None and tag in self.anchor_languages and source.strip() else (given or [])
             for source, given, tag in zip(texts, candidates, tags, strict=True)
@@ -132,8 +134,10 @@ class LiraProcessor(ProcessorMixin):
             flat = [text for row in candidates for text in row + [""] * (width - len(row))]
             anchors = self.tokenize_road(flat, "anchor", **kwargs)
             data.update({name: tensor.view(len(texts), width, -1) for name, tensor in anchors.items()})
-        if scores is not None and width:
-            data["anchor_scores"] = _score_tensor(scores, candidates, width)
+        if scores is not None:
+            table = _score_tensor(scores, candidates, width)
+            if width:
+                data["anchor_scores"] = table
         if languages is not None:
             data["language_ids"] = torch.tensor(self.language_ids(tags))
         return BatchFeature(data)
@@ -151,13 +155,15 @@ class LiraProcessor(ProcessorMixin):
             texts (`Sequence[str]`): The texts. One that is blank gets an empty mask, so its road is absent and not a
                 mere [CLS][SEP].
             road (`str`): `"source"` (g's tokenizer) or `"anchor"` (h's).
-            kwargs: `padding`, `padding_side` or `max_length`, also within `text_kwargs` or `common_kwargs`.
+            kwargs: `padding`, `padding_side` or `max_length` (at most the processor's own), also within `text_kwargs` or
+                `common_kwargs`.
 
         Returns:
             `dict`: `<road>_ids` and `<road>_mask` of shape `(texts, tokens)`.
         """
         tokenizer = self.source_tokenizer if road == "source" else self.anchor_tokenizer
-        given = {"padding": True, **kwargs.get("common_kwargs", {}), **kwargs.get("text_kwargs", {}), **kwargs}
+        common, text_kwargs = kwargs.get("common_kwargs") or {}, kwargs.get("text_kwargs") or {}
+        given = {"padding": True, **common, **text_kwargs, **kwargs}
         options = {key: given[key] for key in ("padding", "padding_side") if key in given}
         limit = min(self.max_length, tokenizer.model_max_length, given.get("max_length") or self.max_length)
         encoded = tokenizer(
@@ -177,15 +183,13 @@ def _load_tokenizer(source: str | PreTrainedTokenizerBase) -> PreTrainedTokenize
 
 
 def _as_batch(text: Any, candidates: Any, scores: Any) -> tuple[list[str], list[list[str] | None], Any]:
-    if text is None:
-        raise ValueError("text is None; expected a string or a list of strings")
     if isinstance(text, str):
         if candidates is not None:
             candidates = [[candidates] if isinstance(candidates, str) else candidates]
         text, scores = [text], None if scores is None else [scores]
     rows: list[str] = []
     pairs: list[list[str] | None] = []
-    for number, item in enumerate(text):
+    for number, item in enumerate(_as_list(text, "text", "a string or a list of strings")):
         if isinstance(item, str):
             rows.append(item)
             pairs.append(None)
@@ -197,44 +201,66 @@ def _as_batch(text: Any, candidates: Any, scores: Any) -> tuple[list[str], list[
                 f"text {number} is {type(item).__name__} {str(item)[:60]!r}; expected a string or a pair "
                 "(text, English translation); drop or convert that row"
             )
+    if not rows:
+        raise ValueError("text is empty; expected at least one text; skip the call where there is nothing to read")
     if candidates is None:
         return rows, pairs, scores
-    if isinstance(candidates, str) or len(candidates) != len(rows):
-        got = "one string" if isinstance(candidates, str) else f"{len(candidates)} rows of candidates"
-        raise ValueError(f"got {got} for {len(rows)} texts; expected one list of candidates (or None) per text")
-    return rows, [_candidate_row(number, row) for number, row in enumerate(candidates)], scores
+    wanted = "one list of candidates (or None) per text"
+    if isinstance(candidates, str):
+        raise ValueError(f"got one string of candidates for {len(rows)} texts; expected {wanted}")
+    candidates = _as_list(candidates, "candidates", wanted)
+    if len(candidates) != len(rows):
+        raise ValueError(f"got {len(candidates)} rows of candidates for {len(rows)} texts; expected {wanted}")
+    return rows, [_candidate_row(*row) for row in zip(range(len(rows)), candidates, pairs, strict=True)], scores
 
 
-def _candidate_row(number: int, row: Any) -> list[str] | None:
+def _as_list(value: Any, name: str, wanted: str) -> list:
+    if value is None or isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} is {type(value).__name__} {str(value)[:60]!r}; expected {wanted}")
+    return list(value)
+
+
+def _candidate_row(number: int, row: Any, pair: list[str] | None) -> list[str] | None:
     if row is None:
-        return None
-    row = [row] if isinstance(row, str) else list(row)
+        return pair
+    if pair is not None:
+        raise ValueError(
+            f"text {number} is a pair and has candidates too; expected its English in one place; leave the pair's out"
+        )
+    wanted = "a list of strings, a string or None; drop what is none"
+    row = [row] if isinstance(row, str) else _as_list(row, f"the candidates of text {number}", wanted)
     for candidate in row:
         if not isinstance(candidate, str):
             raise TypeError(
-                f"a candidate of text {number} is {type(candidate).__name__}; expected a string; drop that candidate"
+                f"a candidate of text {number} is {type(candidate).__name__} {str(candidate)[:60]!r}; expected a string; "
+                "drop that candidate"
             )
     return row
 
 
 def _score_tensor(scores: Any, candidates: list[list[str]], width: int) -> torch.Tensor:
+    wanted = "three numbers from 1 to 10 (semantic, emotional, pragmatic), or None where the judge gave none"
+    scores = _as_list(scores, "scores", "one row of scores (or None) per text")
     if len(scores) != len(candidates):
         raise ValueError(f"got {len(scores)} rows of scores for {len(candidates)} texts; expected one row per text")
     table = torch.zeros(len(candidates), width, 3)
     for number, (row, texts) in enumerate(zip(scores, candidates, strict=True)):
         if row is None:
             continue
+        row = _as_list(row, f"the scores of text {number}", f"one score per candidate, each {wanted}")
         if len(row) != len(texts):
-            raise ValueError(f"text {number} has {len(texts)} candidates and {len(row)} scores; expected one score each")
+            raise ValueError(
+                f"text {number} has {len(texts)} candidates and {len(row)} scores; expected one score each"
+            )
         for k, score in enumerate(row):
             if score is None:
                 continue
-            values = [float(value) for value in score]
+            try:
+                values = [float(value) for value in score]
+            except (TypeError, ValueError):
+                values = []
             # "not (1 <= v <= 10)" also catches NaN.
             if len(values) != 3 or any(not 1.0 <= value <= 10.0 for value in values):
-                raise ValueError(
-                    f"candidate {k} of text {number} has the scores {tuple(score)}; expected three numbers from 1 to 10 "
-                    "(semantic, emotional, pragmatic), or None where the judge gave none"
-                )
+                raise ValueError(f"candidate {k} of text {number} has the scores {score!r}; expected {wanted}")
             table[number, k] = torch.tensor(values)
     return table

@@ -104,6 +104,7 @@ def distil_encoder(
         save_strategy="no",
         logging_steps=50,
         report_to="none",
+        dataloader_pin_memory=False,
         remove_unused_columns=False,
         disable_tqdm=not progress,
         seed=seed,

@@ -65,7 +65,9 @@ def load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
 
 
 def train_recipe(
-    recipe: str | os.PathLike | dict[str, Any] | Recipe, evaluator: DevEvaluator | None = None
+    recipe: str | os.PathLike | dict[str, Any] | Recipe,
+    evaluator: DevEvaluator | None = None,
+    train_features: RoadFeatures | None = None,
 ) -> tuple[LiraModel, LiraProcessor, dict[str, float]]:
     """
     Carries out one stage and saves model and processor to `output_dir`. A run that was killed goes on from its last
@@ -74,6 +76,8 @@ def train_recipe(
     Args:
         recipe (`str`, `os.PathLike`, `dict` or `tuple`): As for [`read_recipe`], or what it returned.
         evaluator (`Callable`, *optional*): From an embedder and the dev split to metrics, logged at every evaluation.
+        train_features ([`RoadFeatures`], *optional*): Features of the training rows, where they are not the model's own
+            (cross-fitted ones).
 
     Returns:
         `tuple`: the trained model, its processor and the last metrics.
@@ -89,17 +93,20 @@ def train_recipe(
     progress = not args.disable_tqdm
     features = RoadFeatures(model, processor, data.features, data.feature_dtype, progress=progress)
     train = retrieval_rows(read_beir(data.data, data.train_split), source)
-    if data.features is not None:
-        _fill(features, train)
-    dev = None
+    trained = train_features or features
+    if trained.caches:
+        _fill(trained, train)
+    dev = dev_rows = None
     if evaluator is not None and data.dev_split:
         dev = read_beir(data.data, data.dev_split)
+        dev_rows = retrieval_rows(dev, source)
     embedder = LiraEmbedder(model, processor, source, features)
     trainer = LiraTrainer(
         model=model,
         args=args,
         train_dataset=train,
-        data_collator=LiraCollator(features, documents=args.stage == "lasr"),
+        eval_dataset=dev_rows,
+        data_collator=LiraCollator(trained, documents=args.stage == "lasr"),
         processing_class=processor,
         evaluator=None if dev is None else lambda _: evaluator(embedder, dev),
     )

@@ -1,0 +1,43 @@
+# Everything here runs from a clean clone: `make` lists the targets, and each one sets up .venv first if it must.
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv quickstart test style quality clean
+
+help:  ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+venv: $(VENV)/.installed  ## Install the package, its extras and the tools into .venv, at the versions of constraints.txt
+
+# The stamp comes last, so an installation that was cut short is taken up again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "got PYTHON='$(PYTHON)', which is no Python 3.11 or later; expected one on the PATH;" \
+			"install Python 3.11, or name one: make venv PYTHON=/path/to/python3.11" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[quickstart,dev]'
+	@touch $@
+
+quickstart: venv  ## Real text to a trained model, a report and a search (ARGS="..." for options)
+	$(BIN)/lira quickstart $(ARGS)
+
+test: venv  ## All tests, offline (ARGS="tests/losses -k queue" for some)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+
+style: venv  ## Format, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+quality: venv  ## Lint, format, types, and the order of the rooms; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+clean:  ## Remove .venv, caches and builds; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,114 @@
+"""The `lira` command: thin commands over the package's functions."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="LiRA for Hugging Face Transformers.")
+# A table in a log or a pipe is not squeezed into 80 columns.
+console = Console() if Console().is_terminal else Console(width=150)
+
+_BAD_INPUT = (ValueError, FileNotFoundError, RuntimeError, ImportError)
+
+
+@app.callback()
+def main(verbose: Annotated[bool, typer.Option(help="Also show the libraries' informational messages.")] = False) -> None:
+    """Search, rank and embed in the languages that an English-centric model is weak in."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if not verbose:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+
+def _fail(error: Exception) -> typer.Exit:
+    Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+    return typer.Exit(1)
+
+
+@app.command()
+def quickstart(
+    corpus: Annotated[str, typer.Option(help="'cldr': installed packages; 'catalogs': Debian packages through apt.")] = "cldr",
+    output: Annotated[Path | None, typer.Option(help="The run's folder; runs/quickstart-CORPUS by default.")] = None,
+    seeds: Annotated[int, typer.Option(help="Training runs.", min=1)] = 2,
+    data_limit: Annotated[int | None, typer.Option(help="Most rows per language of each part, for a quick look.", min=20)] = None,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """From nothing to a trained LiRA model on real text, its table, and a few searches with it.
+
+    Started again after an interruption, it goes on where it was.
+    """
+    from .quickstart import run_quickstart
+
+    try:
+        run_quickstart(corpus, output or Path("runs") / f"quickstart-{corpus}", seeds, data_limit, progress, console)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+
+
+@app.command()
+def train(recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see examples/recipes.")]) -> None:
+    """Carry out one training stage as a recipe describes it; a killed run goes on from its last checkpoint."""
+    from lira_hf.evaluation import dev_metrics
+    from lira_hf.training import read_recipe, train_recipe
+
+    try:
+        arguments = read_recipe(recipe)
+        _, _, metrics = train_recipe(arguments, dev_metrics)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+    for name, value in metrics.items():
+        console.print(f"{name}: {value:.4f}")
+    console.print(f"saved to {arguments[2].output_dir}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A LiRA checkpoint: folder or name.")],
+    data: Annotated[Path, typer.Argument(help="A BEIR folder whose queries carry their language.")],
+    split: Annotated[str, typer.Option(help="Name of the qrels.")] = "test",
+    store: Annotated[Path | None, typer.Option(help="Candidate store.")] = None,
+    critic: Annotated[str | None, typer.Option(help="Critic whose scores are read, as NAME or NAME:FINGERPRINT.")] = None,
+    translator: Annotated[Path | None, typer.Option(help="Folder of a saved translator, for what the store lacks.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Feature cache.")] = None,
+    candidates: Annotated[int, typer.Option(help="Most candidates per query.", min=1)] = 5,
+    json_output: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+) -> None:
+    """nDCG@10, recall@1 and MRR per language, with and without translation, beside each road's untrained start."""
+    from .evaluate import run_evaluate
+
+    try:
+        run_evaluate(model, data, split, store, critic, translator, features, candidates, json_output, console)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+
+
+@app.command()
+def search(
+    model: Annotated[str, typer.Argument(help="A LiRA checkpoint: folder or name.")],
+    corpus: Annotated[Path, typer.Argument(help="A BEIR folder, its corpus.jsonl, or a text file with a document a line.")],
+    query: Annotated[list[str], typer.Option("--query", "-q", help="LANGUAGE:TEXT, such as 'bn:ঢাকা'; several are fine.")],
+    translator: Annotated[Path | None, typer.Option(help="Folder of a saved translator.")] = None,
+    critic: Annotated[Path | None, typer.Option(help="Folder of a saved heuristic critic.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Feature cache.")] = None,
+    candidates: Annotated[int, typer.Option(help="Most candidates per query.", min=1)] = 5,
+    k: Annotated[int, typer.Option("-k", help="Documents per query.", min=1)] = 3,
+) -> None:
+    """Search an English corpus in any language."""
+    from .search import run_search
+
+    try:
+        run_search(model, corpus, query, translator, critic, features, candidates, k, console)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+
+
+if __name__ == "__main__":
+    app()

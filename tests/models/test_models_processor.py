@@ -1,0 +1,194 @@
+"""LiraProcessor: every way to hand over texts and candidates, and what is said of rows that are wrong."""
+
+import time
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from lira_hf import LiraProcessor
+from lira_hf.models import clean_text
+
+
+@pytest.fixture
+def processor(word_tokenizer, ngram_tokenizer):
+    return LiraProcessor.from_backbones(ngram_tokenizer, word_tokenizer, languages=["bn", "ur"], max_length=40)
+
+
+def same(found, expected) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def ids_of(batch, row: int, k: int) -> list[int]:
+    return batch["anchor_ids"][row, k][batch["anchor_mask"][row, k].bool()].tolist()
+
+
+def test_texts_candidates_and_scores_become_tensors(processor, word_tokenizer, ngram_tokenizer):
+    texts = ["ঢাকা শহর", "x"]
+    batch = processor(
+        texts,
+        candidates=[["Dhaka city", "the big city"], ["cat"]],
+        scores=[[(9, 8, 7.5), None], None],
+        languages=["bn", "sw"],
+    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in batch.items()}
+    width = shapes["source_ids"][1]
+    assert shapes == {
+        "source_ids": (2, width),
+        "source_mask": (2, width),
+        "anchor_ids": (2, 2, 5),
+        "anchor_mask": (2, 2, 5),
+        "anchor_scores": (2, 2, 3),
+        "language_ids": (2,),
+    }
+    for row, text in enumerate(texts):
+        kept = batch["source_ids"][row][batch["source_mask"][row].bool()].tolist()
+        assert kept == ngram_tokenizer(text, truncation=True, max_length=40)["input_ids"]
+    assert ids_of(batch, 0, 0) == word_tokenizer("Dhaka city")["input_ids"]
+    assert ids_of(batch, 1, 0) == word_tokenizer("cat")["input_ids"]
+    assert ids_of(batch, 1, 1) == []
+    assert batch["anchor_scores"].tolist() == [[[9, 8, 7.5], [0, 0, 0]], [[0, 0, 0]] * 2]
+    assert batch["language_ids"].tolist() == [1, 0]
+    assert all(batch[name].dtype == torch.long for name in batch if name != "anchor_scores")
+
+
+def test_pairs_bring_their_candidate(processor):
+    expected = processor(["a", "b"], candidates=[["the cat"], ["dog"]])
+    same(processor([("a", "the cat"), ("b", "dog")]), expected)
+    same(processor(["a", ["b", "dog"]], candidates=[["the cat"], None]), expected)
+    with pytest.raises(ValueError, match="text 0 is a pair and has candidates too"):
+        processor([("a", "the cat")], candidates=[["dog"]])
+
+
+def test_a_single_text_with_its_candidates(processor):
+    expected = processor(["a"], candidates=[["the cat", "dog"]], scores=[[(1, 2, 3), None]])
+    same(processor("a", candidates=["the cat", "dog"], scores=[(1, 2, 3), None]), expected)
+    same(processor("a", candidates="dog"), processor(["a"], candidates=[["dog"]]))
+    same(processor("a"), processor(["a"]))
+
+
+def test_rows_without_candidates(processor):
+    for none in (None, [], [""], [" \n"]):
+        batch = processor(["a", "b"], candidates=[none, ["cat"]])
+        assert batch["anchor_mask"].any(-1).tolist() == [[False], [True]]
+    assert "anchor_ids" not in processor(["a", "b"], candidates=[None, []])
+    assert "anchor_scores" not in processor(["a"], candidates=[None], scores=[None])
+
+
+def test_english_text_is_its_own_candidate(processor):
+    batch = processor(
+        ["the cat", "the cat", " ", "dog", "ran"],
+        candidates=[None, None, None, ["mat"], []],
+        languages=["en", "bn", "en", "en", "en"],
+    )
+    first = processor(["the cat"], candidates=[["the cat"]])
+    assert ids_of(batch, 0, 0) == ids_of(first, 0, 0)
+    assert ids_of(batch, 3, 0) == ids_of(processor(["x"], candidates=[["mat"]]), 0, 0)
+    assert batch["anchor_mask"].any(-1).flatten().tolist() == [True, False, False, True, False]
+    assert processor(["the cat"], languages="en")["anchor_ids"].shape[:2] == (1, 1)
+    assert "anchor_ids" not in processor(["the cat"])
+
+
+def test_unknown_languages_are_entry_zero(processor):
+    assert processor.language_ids(["bn", None, "ur", "tlh", "not a tag", ""]) == [1, 0, 2, 0, 0, 0]
+    assert processor(["a", "b"], languages="ur")["language_ids"].tolist() == [2, 2]
+    assert "language_ids" not in processor(["a"])
+
+
+def test_blank_texts_have_no_road(processor, word_tokenizer):
+    words = LiraProcessor.from_backbones(word_tokenizer)  # [CLS][SEP] alone would be a road
+    for one in (processor, words):
+        batch = one(["", " \t\n", "cat"])
+        assert batch["source_mask"].any(-1).tolist() == [False, False, True]
+        assert one([""])["source_mask"].sum() == 0
+
+
+def test_a_hundred_thousand_characters(processor):
+    start = time.perf_counter()
+    text = "the cat sat on a mat " * 5000
+    batch = processor([text, "cat"], candidates=[[text], ["cat"]])
+    assert time.perf_counter() - start < 2.0
+    same(batch, processor([text[:2000], "cat"], candidates=[[text[:2000]], ["cat"]]))
+    assert batch["source_ids"].shape == (2, 40)
+    assert batch["anchor_ids"].shape == (2, 1, 40)
+
+
+def test_lone_surrogates_are_replaced(processor):
+    assert clean_text("a\ud800b") == "a\ufffdb"
+    assert clean_text("\ude00 \U0001f600 ঢাকা") == "\ufffd \U0001f600 ঢাকা"
+    found = processor(["a\ud800b"], candidates=[["the \udfff cat"]])
+    same(found, processor(["a\ufffdb"], candidates=[["the \ufffd cat"]]))
+
+
+def test_the_smaller_limit_holds(word_tokenizer, ngram_tokenizer):
+    assert word_tokenizer.model_max_length > 1e20
+    text = "the cat sat on a mat " * 50
+    short = PreTrainedTokenizerFast(
+        tokenizer_object=word_tokenizer.backend_tokenizer, pad_token="[PAD]", model_max_length=12
+    )
+    wide = LiraProcessor.from_backbones(word_tokenizer, short, max_length=20)
+    batch = wide([text], candidates=[[text]])
+    assert batch["source_ids"].shape == (1, 20)
+    assert batch["anchor_ids"].shape == (1, 1, 12)
+    assert wide([text], max_length=5)["source_ids"].shape == (1, 5)
+    assert wide([text], max_length=500)["source_ids"].shape == (1, 20)
+
+
+def test_call_forms_of_other_libraries(processor):
+    expected = processor(["the cat", "b"])
+    same(
+        processor(text=["the cat", "b"], text_kwargs={"padding": True}, common_kwargs={"return_tensors": "pt"}),
+        expected,
+    )
+    same(processor(images=None, text=["the cat", "b"], videos=None, audio=None, text_kwargs=None), expected)
+    short = {"padding": "max_length", "max_length": 60, "truncation": True}
+    assert processor(text=["a", "b"], text_kwargs=short)["source_ids"].shape == (2, 40)
+    left = processor(["the cat", "b"], padding_side="left")["source_mask"]
+    assert torch.equal(left.sum(-1), expected["source_mask"].sum(-1))
+    assert left[1].tolist() == sorted(left[1].tolist())
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, "text is NoneType 'None'; expected a string or a list", {"text": None}),
+        (TypeError, "text is int '5'; expected a string or a list", {"text": 5}),
+        (ValueError, "text is empty; expected at least one text", {"text": []}),
+        (TypeError, "text 1 is float 'nan'; expected a string or a pair", {"text": ["a", float("nan")]}),
+        (TypeError, r"text 0 is tuple .*expected a string or a pair", {"text": [("a", "b", "c")]}),
+        (TypeError, "text 1 is NoneType", {"text": ["a", None]}),
+        (ValueError, "1 rows of candidates for 2 texts; expected one list", {"candidates": [["x"]]}),
+        (ValueError, "one string of candidates for 2 texts", {"candidates": "xy"}),
+        (TypeError, "candidates is int '3'; expected one list", {"candidates": 3}),
+        (TypeError, "the candidates of text 1 is float 'nan'; expected a list", {"candidates": [None, float("nan")]}),
+        (TypeError, "a candidate of text 1 is int '7'; expected a string", {"candidates": [["x"], ["y", 7]]}),
+        (TypeError, "a candidate of text 0 is NoneType", {"candidates": [[None], ["y"]]}),
+        (ValueError, "2 texts and 3 languages; expected one tag", {"languages": ["bn", "ur", "en"]}),
+        (ValueError, "1 rows of scores for 2 texts", {"candidates": [["x"], ["y"]], "scores": [None]}),
+        (
+            ValueError,
+            "text 1 has 1 candidates and 2 scores",
+            {"candidates": [["x"], ["y"]], "scores": [None, [None] * 2]},
+        ),
+        (ValueError, "text 0 has 0 candidates and 1 scores", {"scores": [[(1, 1, 1)], None]}),
+        (TypeError, "scores is float '1.0'; expected one row", {"candidates": [["x"], ["y"]], "scores": 1.0}),
+        (TypeError, "the scores of text 0 is int '5'", {"candidates": [["x"], ["y"]], "scores": [5, None]}),
+        (ValueError, "images, videos or audio; LiRA reads text alone", {"images": [0]}),
+        (ValueError, "return_tensors is 'np'; LiRA's models read PyTorch", {"return_tensors": "np"}),
+    ],
+)
+def test_wrong_input_is_named(processor, error, message, call):
+    with pytest.raises(error, match=message):
+        processor(**{"text": ["a", "b"]} | call)
+
+
+@pytest.mark.parametrize(
+    "score", [(0, 5, 5), (11, 5, 5), (5, float("nan"), 5), (5, 5), (5, 5, 5, 5), ("high", 5, 5), 5, (5, None, 5)]
+)
+def test_wrong_scores_are_named(processor, score):
+    with pytest.raises(
+        ValueError, match=r"candidate 1 of text 1 has the scores .*; expected three numbers from 1 to 10"
+    ):
+        processor(["a", "b"], candidates=[["x"], ["y", "z"]], scores=[None, [(1, 10, 5), score]])
