@@ -15,6 +15,7 @@ os.environ.update(
     HF_DATASETS_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     TOKENIZERS_PARALLELISM="false",
+    OMP_WAIT_POLICY="passive",  # threads that spin while they wait slow a busy machine down fivefold
     TRANSFORMERS_VERBOSITY="warning",
 )
 
@@ -44,3 +45,74 @@ _LOGGER.addHandler(_FailOnDeprecation())
 def hear_deprecations():
     """A test may silence transformers; the next one must hear it again."""
     _LOGGER.setLevel(logging.WARNING)
+
+
+WORDS = ["red", "green", "blue", "river", "house", "mountain", "open", "close", "print", "file", "window", "moon"]
+TINY = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "actor_hidden_size": 8, "num_bins": 2}
+
+
+def foreign(text: str, language: str) -> str:
+    """A made-up translation: each word backwards, with the language's ending."""
+    return " ".join(word[::-1] + language[0] for word in text.split())
+
+
+@pytest.fixture(scope="session")
+def tiny_backbones(tmp_path_factory):
+    """Folders of a tiny g (hashed n-grams) and h (BERT over a dozen words)."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    from lira_hf import NgramEncoderConfig, NgramEncoderModel, NgramTokenizer
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("backbones")
+    NgramEncoderModel(NgramEncoderConfig(vocab_size=300, embedding_size=8, hidden_size=16)).save_pretrained(folder / "g")
+    NgramTokenizer(num_buckets=298).save_pretrained(folder / "g")
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 40}
+    BertModel(BertConfig(vocab_size=20, hidden_size=24, initializer_range=0.3, **sizes)).save_pretrained(folder / "h")
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["[PAD]", "[UNK]", *WORDS])}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32)
+    fast.save_pretrained(folder / "h")
+    return {"encoder": str(folder / "g"), "anchor": str(folder / "h")}
+
+
+@pytest.fixture(scope="session")
+def tiny_lira(tiny_backbones):
+    """`tiny_lira(**config)`: an untrained LiraModel over the tiny backbones and its processor, the same every time."""
+    from lira_hf import LiraModel, LiraProcessor
+
+    def make(**config):
+        torch.manual_seed(1)
+        model = LiraModel.from_backbones(**tiny_backbones, **TINY | {"languages": ["vi", "ur", "en"]} | config)
+        return model, LiraProcessor.from_backbones(**tiny_backbones, languages=model.config.languages)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A BEIR folder in two made-up languages, and a store with two judged candidates a query: the worse one first."""
+    import itertools
+
+    from lira_hf.data import Query, write_beir
+    from lira_hf.translation import Candidate, CandidateStore, Identity, Score
+
+    folder = tmp_path_factory.mktemp("data")
+    texts = [" ".join(words) for words in itertools.combinations(WORDS[:8], 3)][:48]
+    corpus = {f"d{number}": text for number, text in enumerate(texts)}
+    queries, qrels = {}, {"train": {}, "dev": {}, "test": {}}
+    who = Identity("made up", "1")
+    with CandidateStore(folder / "store.sqlite") as store:
+        for number, (document, text) in enumerate(corpus.items()):
+            side = ("train", "train", "dev", "test")[number % 4]
+            for language in ("vi", "ur"):
+                asked, query = foreign(text, language), f"q{len(queries)}"
+                queries[query] = Query(asked, language)
+                qrels[side][query] = {document: 1}
+                poor = " ".join(text.split()[:2] + ["moon"])
+                store.add(language, [(asked, [Candidate(poor, "poor", "x"), Candidate(text, "good", "x")])], who)
+                rows = [(asked, poor, Score(4, 4, 4)), (asked, text, Score(9, 9, 9))]
+                store.add_scores(language, rows, Identity("judge", "1"))
+    write_beir(folder, corpus, queries, qrels)
+    return folder

@@ -6,7 +6,7 @@ from babel.messages import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
-from lira_hf.data import DataError, clean_text, installed_catalogs, read_gettext
+from lira_hf.data import DataError, tidy_text, installed_catalogs, read_gettext
 from lira_hf.data.catalogs import catalog_language
 from lira_hf.data.po_entries import parse_po
 
@@ -52,7 +52,7 @@ def test_django_text(tmp_path):
     assert {pair.language for pair in pairs} == {"ur", "vi", "id"}
     assert {"django/conf", "django/contrib/admin"} <= {pair.origin for pair in pairs}
     assert ("Cancel", "منسوخ کریں") in sides(pair for pair in pairs if pair.language == "ur")
-    assert all(pair.text == clean_text(pair.text) for pair in pairs)
+    assert all(pair.text == tidy_text(pair.text) for pair in pairs)
     row = next(pair for pair in pairs if pair.english == "Cancel" and pair.language == "ur")
     files = [path for path in installed_catalogs("django", ["ur"]) if "contrib/admin/locale" in str(path)]
     assert 'msgid "Cancel"' in [path.read_text().splitlines()[row.row - 1] for path in files]

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 from babel import Locale, localedata
 
-from lira_hf.data import DataError, ParallelPair, clean_text, read_cldr, read_tsv, write_tsv
+from lira_hf.data import DataError, ParallelPair, tidy_text, read_cldr, read_tsv, write_tsv
 
 
 LANGUAGES = ("vi", "th", "id", "ms", "ur", "bn", "fil")
@@ -19,7 +19,7 @@ def test_cldr_yields_every_kind_of_name(cldr):
     pairs = {(pair.language, pair.english): pair.text for pair in cldr}
     bengali, urdu, english = Locale("bn"), Locale("ur"), Locale("en")
     assert pairs["bn", "Croatian Dinar"] == bengali.currencies["HRD"]
-    assert pairs["ur", english.languages["vi"]] == clean_text(urdu.languages["vi"])
+    assert pairs["ur", english.languages["vi"]] == tidy_text(urdu.languages["vi"])
     assert pairs["bn", "Sunday"] == bengali.days["format"]["wide"][6]
     # The parts that hide behind mappings which are no dicts: units, zones, cities, plural currencies.
     assert pairs["bn", "microseconds"] == bengali.unit_display_names["duration-microsecond"]["long"]
@@ -51,7 +51,7 @@ def test_cldr_has_no_untranslated_inherited_or_empty_text(cldr):
         assert pair.text.casefold() != pair.english.casefold()
         assert any(character.isalpha() for character in pair.text)
         assert "{0}" not in pair.text + pair.english
-        assert pair.text == clean_text(pair.text)
+        assert pair.text == tidy_text(pair.text)
     assert not any(pair.text in root and pair.text.startswith("M0") for pair in cldr)
     # A language written in another script keeps none of root's Latin codes.
     latin = [pair for pair in cldr if pair.language == "bn" and pair.text.isascii()]

@@ -39,16 +39,26 @@ def padded(rows: list[list[int]], side: str = "right") -> tuple[torch.Tensor, to
     return ids, torch.tensor([order(row, more) for row, more in zip(ones, zeros, strict=True)])
 
 
-def test_ngrams_of_a_word_by_hand(tokenizer):
-    def spelling(view: str) -> list[str]:
-        return [f"{view}:{gram}" for gram in "<cat> <c ca at t> <ca cat at> <cat cat>".split()]
-
-    skeleton = [f"k:{gram}" for gram in "<kt> <k kt t> <kt kt>".split()]
-    assert tokenizer.tokenize("cat") == spelling("c") + spelling("r") + skeleton
+def test_ngrams_of_a_word_by_hand():
+    sizes = {"word_sizes": [2, 3, 4], "skeleton_sizes": [2, 3]}
+    spelt = "<cat> <c ca at t> <ca cat at> <cat cat>".split()
+    grams = {
+        "c": [f"c:{gram}" for gram in spelt],
+        "r": [f"r:{gram}" for gram in spelt],
+        "k": [f"k:{gram}" for gram in "<kt> <k kt t> <kt kt>".split()],
+    }
+    for view, expected in grams.items():
+        tokenizer = NgramTokenizer(views=view, **sizes)
+        assert tokenizer.tokenize("cat") == expected
+        assert tokenizer("cat")["input_ids"] == [zlib.crc32(gram.encode()) % 65536 + 2 for gram in expected]
     # A skeleton of one consonant says too little.
-    assert tokenizer.tokenize("a") == ["c:<a>", "c:<a", "c:a>", "r:<a>", "r:<a", "r:a>"]
-    ids = tokenizer("cat")["input_ids"]
-    assert ids == [zlib.crc32(gram.encode()) % 65536 + 2 for gram in tokenizer.tokenize("cat")]
+    assert NgramTokenizer(views="k").tokenize("a to") == []
+
+
+def test_a_word_is_seen_in_each_spelling_once():
+    one, all_three = [NgramTokenizer(views=view) for view in "crk"], NgramTokenizer()
+    assert all_three.tokenize("Nẵng") == [gram for tokenizer in one for gram in tokenizer.tokenize("Nẵng")]
+    assert all_three.tokenize("nang") == [gram for tokenizer in one[1:] for gram in tokenizer.tokenize("nang")]
 
 
 def test_views_and_sizes_can_be_chosen():

@@ -240,6 +240,28 @@ def test_a_road_that_is_absent_in_some_rows_only(lira, token_rows, pad, stack, e
     close(dropped.pooler_output[1:], output.pooler_output[1:])
 
 
+def test_a_road_can_be_taken_from_single_rows(lira, embed, token_rows, pad, stack):
+    """With one candidate there is no choice to make, so a dropped road leaves no trace at all."""
+    model = lira()
+    ids, mask = pad(token_rows(6, 4, 5))
+    anchors = stack([[row] for row in token_rows(3, 7, 2, seed=2)])
+    keep = {"keep_source": torch.tensor([False, True, True]), "keep_anchor": torch.tensor([True, False, True])}
+    found = embed(model, source_ids=ids, source_mask=mask, **anchors, **keep)
+    close(found[0], embed(model, **anchors)[0])
+    close(found[1], embed(model, source_ids=ids, source_mask=mask)[1])
+    close(found[2], embed(model, source_ids=ids, source_mask=mask, **anchors)[2])
+
+
+def test_a_candidate_of_next_to_no_weight_counts_as_absent(lira, token_rows, stack):
+    model = lira(policy_temperature=0.3)
+    short, long = token_rows(1, 12, seed=2)
+    with torch.no_grad():
+        scores = torch.tensor([[[10.0, 10, 10], [1, 1, 1]]])
+        output = model(**stack([[short, long]]), anchor_scores=scores)
+        assert 1e-30 < output.policy[0, 1] < 1e-7
+        close(output.pooler_output, model(**stack([[short]])).pooler_output)
+
+
 def test_missing_roads_give_finite_gradients(lira, token_rows, pad, stack):
     model = lira("bert", "modernbert", languages=["bn"]).freeze(encoder=False, anchor=False).train()
     none = torch.zeros(0, dtype=torch.long)

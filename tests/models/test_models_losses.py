@@ -38,15 +38,16 @@ def test_contrastive_loss_by_hand():
 
 def test_rows_with_the_same_translation_are_no_negatives_of_each_other():
     anchors = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    same = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
     # Row 0 without row 1's column is the two-way problem of rows 0 and 2, and so on.
-    pairs = [(0, 2), (1, 2)]
     cosine = PLANE @ torch.nn.functional.normalize(anchors, dim=-1).T / 0.5
-    terms = [math.log(1 + math.exp(cosine[i, j] - cosine[i, i])) for i, j in pairs]
-    terms += [math.log(1 + math.exp(cosine[j, i] - cosine[i, i])) for i, j in pairs]
+    terms = [math.log(1 + math.exp(scores[i, 2] - scores[i, i])) for i in (0, 1) for scores in (cosine, cosine.T)]
     for scores in (cosine[2], cosine[:, 2]):
         terms.append(math.log(sum(math.exp(value - cosine[2, 2]) for value in scores)))
-    assert contrastive_loss(PLANE, anchors, 0.5).item() == pytest.approx(sum(terms) / 6, abs=1e-6)
-    assert contrastive_loss(PLANE, anchors[[0, 0, 0]], 0.5).item() == 0.0
+    assert contrastive_loss(PLANE, anchors, 0.5, same).item() == pytest.approx(sum(terms) / 6, abs=1e-6)
+    assert contrastive_loss(PLANE, anchors[[0, 0, 0]], 0.5, torch.ones(3, 3, dtype=torch.bool)).item() == 0.0
+    # Embeddings that only collapsed stay negatives.
+    assert contrastive_loss(PLANE[[0, 0, 0]], anchors[[0, 0, 0]], 0.5).item() == pytest.approx(math.log(3), abs=1e-6)
 
 
 def test_reward_by_hand():
@@ -148,6 +149,9 @@ def features():
 
 
 def test_the_arca_loss_is_put_together_from_what_the_model_returns(lira, features):
+    # Rows 1 and 2 have the same translations, so that they are no negatives of each other.
+    features["anchor_features"][2] = features["anchor_features"][1]
+    features["anchor_scores"][2] = features["anchor_scores"][1]
     model = lira(reward_weights=[1.0, 0.5, 0.25, 2.0], anchor_weight=0.7, entropy_weight=0.2, contrastive_weight=0.4)
     with torch.no_grad():
         output = model(**features, return_loss=True)
@@ -168,6 +172,8 @@ def test_the_arca_loss_is_put_together_from_what_the_model_returns(lira, feature
     source = output.source_embeds[:6]
     chosen = output.anchor_embeds[torch.arange(6), torch.tensor(actions)]
     logits = source @ chosen.T / 0.07
+    assert actions[1] == actions[2]
+    logits[1, 2] = logits[2, 1] = float("-inf")
     both = torch.nn.functional.cross_entropy
     contrast = 0.5 * (both(logits, torch.arange(6)) + both(logits.T, torch.arange(6)))
     expected = sum(policy_terms) / 6 + 0.7 * ((1 - (source * chosen).sum(-1)).mean() + 0.4 * contrast)

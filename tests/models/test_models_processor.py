@@ -89,6 +89,7 @@ def test_english_text_is_its_own_candidate(processor):
     assert batch["anchor_mask"].any(-1).flatten().tolist() == [True, False, False, True, False]
     assert processor(["the cat"], languages="en")["anchor_ids"].shape[:2] == (1, 1)
     assert "anchor_ids" not in processor(["the cat"])
+    assert "anchor_ids" not in processor([" "], languages="en")
 
 
 def test_unknown_languages_are_entry_zero(processor):

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModel, AutoProcessor
 
 from lira_hf.data import read_beir
 from lira_hf.evaluation import METRICS, RetrievalScores, evaluate_embedder
 from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures
 from lira_hf.translation import CandidateStore, Identity, load_translator
+
+from .checkpoint import load_checkpoint
 
 
 __all__ = ["run_evaluate"]
@@ -30,7 +31,7 @@ def run_evaluate(
 ) -> None:
     """Scores a checkpoint on one split and prints the figures per language."""
     dataset = read_beir(data, split)
-    model, processor = AutoModel.from_pretrained(model_name), AutoProcessor.from_pretrained(model_name)
+    model, processor = load_checkpoint(model_name)
     source = CandidateSource(
         None if store is None else CandidateStore(store, read_only=True),
         None if translator is None else load_translator(translator),

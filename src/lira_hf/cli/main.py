@@ -1,44 +1,58 @@
 """The `lira` command: thin commands over the package's functions."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 
 __all__ = ["app"]
+
+# Before torch is loaded: threads that wait by spinning slow a busy machine down fivefold.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="LiRA for Hugging Face Transformers.")
 # A table in a log or a pipe is not squeezed into 80 columns.
 console = Console() if Console().is_terminal else Console(width=150)
 
-_BAD_INPUT = (ValueError, FileNotFoundError, RuntimeError, ImportError)
+_BAD_INPUT = (ValueError, OSError, RuntimeError, ImportError)
 
 
 @app.callback()
-def main(verbose: Annotated[bool, typer.Option(help="Also show the libraries' informational messages.")] = False) -> None:
+def main(
+    verbose: Annotated[bool, typer.Option(help="Also show the libraries' informational messages.")] = False,
+) -> None:
     """Search, rank and embed in the languages that an English-centric model is weak in."""
     from transformers.utils import logging as transformers_logging
 
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
     if not verbose:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
 
 
 def _fail(error: Exception) -> typer.Exit:
-    Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+    # Not as markup: a message may hold brackets, such as those of 'lira-hf[quickstart]'.
+    Console(stderr=True).print(Text.assemble(("error:", "red"), f" {error}"), highlight=False, soft_wrap=True)
     return typer.Exit(1)
 
 
 @app.command()
 def quickstart(
-    corpus: Annotated[str, typer.Option(help="'cldr': installed packages; 'catalogs': Debian packages through apt.")] = "cldr",
+    corpus: Annotated[
+        str, typer.Option(help="'cldr': installed packages; 'catalogs': Debian packages through apt.")
+    ] = "cldr",
     output: Annotated[Path | None, typer.Option(help="The run's folder; runs/quickstart-CORPUS by default.")] = None,
     seeds: Annotated[int, typer.Option(help="Training runs.", min=1)] = 2,
-    data_limit: Annotated[int | None, typer.Option(help="Most rows per language of each part, for a quick look.", min=20)] = None,
+    data_limit: Annotated[
+        int | None, typer.Option(help="Most rows per language of each part, for a quick look.", min=20)
+    ] = None,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """From nothing to a trained LiRA model on real text, its table, and a few searches with it.
@@ -66,7 +80,7 @@ def train(recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see exampl
         raise _fail(error) from error
     for name, value in metrics.items():
         console.print(f"{name}: {value:.4f}")
-    console.print(f"saved to {arguments[2].output_dir}")
+    console.print(f"saved to {arguments[2].output_dir}", markup=False)
 
 
 @app.command()
@@ -75,13 +89,17 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="A BEIR folder whose queries carry their language.")],
     split: Annotated[str, typer.Option(help="Name of the qrels.")] = "test",
     store: Annotated[Path | None, typer.Option(help="Candidate store.")] = None,
-    critic: Annotated[str | None, typer.Option(help="Critic whose scores are read, as NAME or NAME:FINGERPRINT.")] = None,
-    translator: Annotated[Path | None, typer.Option(help="Folder of a saved translator, for what the store lacks.")] = None,
+    critic: Annotated[
+        str | None, typer.Option(help="Critic whose scores are read, as NAME or NAME:FINGERPRINT.")
+    ] = None,
+    translator: Annotated[
+        Path | None, typer.Option(help="Folder of a saved translator, for what the store lacks.")
+    ] = None,
     features: Annotated[Path | None, typer.Option(help="Feature cache.")] = None,
     candidates: Annotated[int, typer.Option(help="Most candidates per query.", min=1)] = 5,
     json_output: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
-    """nDCG@10, recall@1 and MRR per language, with and without translation, beside each road's untrained start."""
+    """nDCG@10 per language, and the means of recall@1 and MRR, with and without translation."""
     from .evaluate import run_evaluate
 
     try:
@@ -93,8 +111,12 @@ def evaluate(
 @app.command()
 def search(
     model: Annotated[str, typer.Argument(help="A LiRA checkpoint: folder or name.")],
-    corpus: Annotated[Path, typer.Argument(help="A BEIR folder, its corpus.jsonl, or a text file with a document a line.")],
-    query: Annotated[list[str], typer.Option("--query", "-q", help="LANGUAGE:TEXT, such as 'bn:ঢাকা'; several are fine.")],
+    corpus: Annotated[
+        Path, typer.Argument(help="A BEIR folder, its corpus.jsonl, or a text file with a document a line.")
+    ],
+    query: Annotated[
+        list[str], typer.Option("--query", "-q", help="LANGUAGE:TEXT, such as 'bn:ঢাকা'; several are fine.")
+    ],
     translator: Annotated[Path | None, typer.Option(help="Folder of a saved translator.")] = None,
     critic: Annotated[Path | None, typer.Option(help="Folder of a saved heuristic critic.")] = None,
     features: Annotated[Path | None, typer.Option(help="Feature cache.")] = None,

@@ -33,7 +33,7 @@ def run_quickstart(
     announce("searching with the saved checkpoint, in a fresh process")
     _search(run, console)
     console.print(report_table(report))
-    console.print(f"\nCheckpoint: {run.model_folder}   Report: {folder}/report.json, report.png")
+    console.print(f"\nCheckpoint: {run.model_folder}   Report: {folder}/report.json, report.png", markup=False)
     console.print(f"{time.perf_counter() - started:.0f} s in all")
 
 

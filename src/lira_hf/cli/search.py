@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModel, AutoProcessor
+from rich.text import Text
 
 from lira_hf.data import normalize_language, read_documents
 from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, SearchIndex
 from lira_hf.translation import HeuristicCritic, load_translator
+
+from .checkpoint import load_checkpoint
 
 
 __all__ = ["run_search"]
@@ -29,7 +31,7 @@ def run_search(
     """Embeds corpus and queries and prints the nearest documents of each query."""
     asked = [_parse(query) for query in queries]
     documents = read_documents(corpus)
-    model, processor = AutoModel.from_pretrained(model_name), AutoProcessor.from_pretrained(model_name)
+    model, processor = load_checkpoint(model_name)
     source = None
     if translator is not None:
         judge = None if critic is None else HeuristicCritic.load(critic)
@@ -46,7 +48,8 @@ def run_search(
         table.add_column(name, overflow="fold")
     for (tag, text), row, hits in zip(asked, candidates, found, strict=True):
         lines = "\n".join(f"{hit.score:.2f}  {documents[hit.id]}" for hit in hits)
-        table.add_row(tag or "", text, "\n".join(row[:2]), lines)
+        # As Text: brackets in what is found are no markup.
+        table.add_row(tag or "", Text(text), Text("\n".join(row[:2])), Text(lines))
     console.print(table)
 
 

@@ -4,7 +4,7 @@ from .beir import BeirDataset, Query, read_beir, write_beir
 from .documents import read_documents
 from .feature_cache import CacheError, FeatureCache
 from .languages import language_name, likely_script, normalize_language
-from .parallel import ParallelPair, clean_text, installed_catalogs, read_cldr, read_gettext, read_tsv, write_tsv
+from .parallel import ParallelPair, installed_catalogs, read_cldr, read_gettext, read_tsv, tidy_text, write_tsv
 from .problems import DataError, DataProblem
 from .splits import remove_near_duplicates, split_by_origin, split_parallel
 from .validation import validate_path
@@ -18,7 +18,6 @@ __all__ = [
     "FeatureCache",
     "ParallelPair",
     "Query",
-    "clean_text",
     "installed_catalogs",
     "language_name",
     "likely_script",
@@ -31,6 +30,7 @@ __all__ = [
     "remove_near_duplicates",
     "split_by_origin",
     "split_parallel",
+    "tidy_text",
     "validate_path",
     "write_beir",
     "write_tsv",

@@ -12,7 +12,7 @@ from pathlib import Path
 from babel.messages.mofile import read_mo
 
 from .languages import normalize_language
-from .pairs import ParallelPair, clean_text, distinct, has_letters, worth_keeping
+from .pairs import ParallelPair, distinct, has_letters, tidy_text, worth_keeping
 from .po_entries import Entry, PoFile, parse_po
 from .problems import DataProblem, OnError, settle_problems, shorten
 
@@ -142,7 +142,8 @@ def catalog_language(path: str | os.PathLike[str]) -> str | None:
         return _tag_or_none(path.parent.parent.name)
     if path.parent.parent.name in _FOLDERS_WITHOUT_NAME and _tag_or_none(path.parent.name):
         return _tag_or_none(path.parent.name)  # before the stem: "app" is a language too
-    return _tag_or_none(path.stem) or _tag_or_none(path.parent.name)
+    last = path.stem.rpartition("-")[2]  # "admin-th"
+    return _tag_or_none(path.stem) or _tag_or_none(last) or _tag_or_none(path.parent.name)
 
 
 def _tag_or_none(tag: str | None) -> str | None:
@@ -213,7 +214,7 @@ def _catalog_pairs(catalog: _Catalog, language: str, origin: str) -> Iterator[Pa
             forms = [(1, 0)] if singular == plural or len(entry.texts) == 1 else [(0, singular), (1, plural)]
         sides = [(entry.english[side], entry.texts[form]) for side, form in forms if form < len(entry.texts)]
         for english, text in sides:
-            english, text = _without_accelerators(clean_text(english), clean_text(text))
+            english, text = _without_accelerators(tidy_text(english), tidy_text(text))
             if (
                 worth_keeping(text, english)
                 and has_letters(_MARKUP.sub("", english))

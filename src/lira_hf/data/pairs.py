@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
-__all__ = ["ParallelPair", "clean_text", "distinct", "has_letters", "worth_keeping"]
+__all__ = ["ParallelPair", "distinct", "has_letters", "tidy_text", "worth_keeping"]
 
 # Marks of writing direction and soft hyphens say nothing; the joiners U+200C and U+200D do, in Urdu and Bengali.
 _INVISIBLE = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff\u00ad]")
@@ -32,7 +32,7 @@ class ParallelPair:
     row: int | None = None
 
 
-def clean_text(text: str) -> str:
+def tidy_text(text: str) -> str:
     """NFC, marks of writing direction removed, every run of white space one space, none at the ends."""
     return " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
 

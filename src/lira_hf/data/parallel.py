@@ -11,11 +11,11 @@ from babel import Locale, UnknownLocaleError, localedata
 from .catalogs import installed_catalogs, read_gettext
 from .files import broken_bytes, read_lines, replace_files
 from .languages import likely_script, normalize_language
-from .pairs import ParallelPair, clean_text, distinct, worth_keeping
+from .pairs import ParallelPair, distinct, tidy_text, worth_keeping
 from .problems import DataError, DataProblem, OnError, settle_problems, shorten
 
 
-__all__ = ["ParallelPair", "clean_text", "installed_catalogs", "read_cldr", "read_gettext", "read_tsv", "write_tsv"]
+__all__ = ["ParallelPair", "installed_catalogs", "read_cldr", "read_gettext", "read_tsv", "tidy_text", "write_tsv"]
 
 _TSV_COLUMNS = ("language", "text", "english")
 _SEPARATORS = " ,;،、"
@@ -109,8 +109,8 @@ def _texts(data: Mapping[Any, Any]) -> dict[tuple[Any, ...], str]:
     texts: dict[tuple[Any, ...], str] = {}
     for pattern in _CLDR_TEXTS:
         for path, value in _walk(data, pattern, ()):
-            bare = clean_text(_PLACEHOLDER.sub(" ", value))
-            texts[path] = bare.strip(_SEPARATORS) if bare != clean_text(value) else bare
+            bare = tidy_text(_PLACEHOLDER.sub(" ", value))
+            texts[path] = bare.strip(_SEPARATORS) if bare != tidy_text(value) else bare
     return texts
 
 
@@ -220,7 +220,7 @@ def write_tsv(path: str | os.PathLike[str], pairs: Iterable[ParallelPair]) -> in
             if not cell.strip() or re.search("[\t\n\r\ud800-\udfff]", cell):
                 expected = "a text without tabs, line breaks and lone surrogates"
                 problems.append(
-                    DataProblem(os.fspath(path), row, column, shorten(cell), expected, "pass it through `clean_text`")
+                    DataProblem(os.fspath(path), row, column, shorten(cell), expected, "pass it through `tidy_text`")
                 )
         lines.append("\t".join(cells))
     if problems:

@@ -54,8 +54,7 @@ class NgramEncoderModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.initializer_range)
-            # The row of a loaded matrix is a view, which doesn't know that it was loaded.
-            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+            if module.padding_idx is not None:
                 init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, nn.Linear):
             init.orthogonal_(module.weight)

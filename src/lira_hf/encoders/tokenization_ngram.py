@@ -1,4 +1,4 @@
-"""Hashed character n-grams in three spellings: as written, romanised, and the consonants of the romanised form (ours)."""
+"""Hashed character n-grams in three spellings: as written, romanised, and the consonants of that (ours)."""
 
 import unicodedata
 import zlib
@@ -41,16 +41,16 @@ def _grams(word: str, sizes: tuple[int, ...], view: str) -> list[str]:
 
 class NgramTokenizer(PreTrainedTokenizer):
     """
-    Splits a text into character n-grams and gives each a bucket by CRC-32. There is no vocabulary to learn or to store.
+    Splits a text into character n-grams and gives each a bucket by CRC-32. There is no vocabulary to learn or store.
 
     Names are spelt alike across scripts but share no characters, so a small encoder sees each word three times:
     as written, romanised, and as its consonants. N-grams follow the order of the words, so temporal bins keep theirs.
 
     Args:
         num_buckets (`int`, *optional*, defaults to 65536): Number of hash buckets; `vocab_size` is two more.
-        word_sizes (`list[int]`, *optional*, defaults to `[2, 3, 4]`): N-gram sizes of the word as written and romanised.
-        skeleton_sizes (`list[int]`, *optional*, defaults to `[2, 3]`): N-gram sizes of the consonant skeleton.
-        views (`str`, *optional*, defaults to `"crk"`): Which spellings are used: c as written, r romanised, k consonants.
+        word_sizes (`list[int]`, *optional*, defaults to `[2, 3, 4]`): N-gram sizes of the first two spellings.
+        skeleton_sizes (`list[int]`, *optional*, defaults to `[2, 3, 4]`): N-gram sizes of the consonant skeleton.
+        views (`str`, *optional*, defaults to `"crk"`): Spellings used: c as written, r romanised, k consonants.
         model_max_length (`int`, *optional*, defaults to 1024): Tokens kept; the rest of a longer text is never read.
     """
 
@@ -61,7 +61,7 @@ class NgramTokenizer(PreTrainedTokenizer):
         self,
         num_buckets: int = 65536,
         word_sizes: list[int] | tuple[int, ...] = (2, 3, 4),
-        skeleton_sizes: list[int] | tuple[int, ...] = (2, 3),
+        skeleton_sizes: list[int] | tuple[int, ...] = (2, 3, 4),
         views: str = "crk",
         pad_token: str = "<pad>",
         unk_token: str = "<unk>",
@@ -101,9 +101,10 @@ class NgramTokenizer(PreTrainedTokenizer):
         tokens: list[str] = []
         for match in _WORD.finditer(text):
             word = match.group()
-            if "c" in self.views:
-                tokens += _grams(word, self.word_sizes, "c")
             romanised = anyascii(word).casefold().strip()
+            # A word in plain ASCII is its own romanisation; its n-grams need not count twice.
+            if "c" in self.views and (romanised != word or "r" not in self.views):
+                tokens += _grams(word, self.word_sizes, "c")
             if "r" in self.views and romanised:
                 tokens += _grams(romanised, self.word_sizes, "r")
             skeleton = consonant_skeleton(romanised)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lira_hf.translation import CandidateStore, Critic, Identity, Score, Translator
+from lira_hf.translation import CandidateStore, Critic, Identity, Score, Translator, clean_text
 
 
 __all__ = ["CandidateSource"]
@@ -64,10 +64,10 @@ class CandidateSource:
             rows = [([item.text for item in row], [item.scores for item in row]) for row in stored]
         if self.translator is None:
             return rows
-        todo = [position for position, (row, _) in enumerate(rows) if not row and texts[position].strip()]
+        todo = self._unasked([text for text, (row, _) in zip(texts, rows, strict=True) if not row], language)
         if not todo:
             return rows
-        asked = [texts[position] for position in todo]
+        asked = list(todo)
         answers = self.translator.translate(asked, language, self.num_candidates)
         found = [[candidate.text for candidate in answer] for answer in answers]
         judge = self.critic if isinstance(self.critic, Critic) else None
@@ -76,9 +76,13 @@ class CandidateSource:
             judged = [list(row) for row in judge.judge(asked, language, found)]
         if self.store is not None and not self.store.read_only:
             self._keep(language, asked, answers, judged, judge)
-        for position, row, row_scores in zip(todo, found, judged, strict=True):
-            rows[position] = (row, row_scores)
-        return rows
+        answered = {text: (row, row_scores) for text, row, row_scores in zip(asked, found, judged, strict=True)}
+        return [answered.get(clean_text(text), row) for text, row in zip(texts, rows, strict=True)]
+
+    def _unasked(self, texts: list[str], language: str) -> list[str]:
+        """Distinct texts to translate; one for which the translator has found nothing before isn't asked again."""
+        texts = list(dict.fromkeys(clean_text(text) for text in texts if text.strip()))
+        return texts if self.store is None or not texts else self.store.missing(language, texts, self.translator)
 
     def _keep(self, language, texts, answers, judged, judge) -> None:
         self.store.add(language, zip(texts, answers, strict=True), self.translator)

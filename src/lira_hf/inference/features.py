@@ -1,6 +1,7 @@
 """Pooled features of both roads over texts, computed once by the frozen backbones and kept in feature caches (ours)."""
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from lira_hf.data import FeatureCache
 from lira_hf.models import LiraModel, LiraProcessor
@@ -111,13 +113,25 @@ class RoadFeatures:
         config, source = self.model.config, road == "source"
         backbone = self.model.encoder if source else self.model.anchor_encoder
         tokenizer = self.processor.source_tokenizer if source else self.processor.anchor_tokenizer
-        probe = tokenizer("LiRA 123 ঢাকা กรุงเทพ کراچی Đà Nẵng")["input_ids"]
         parts = [
             backbone_fingerprint(backbone),
             config.encoder_pooling if source else config.anchor_pooling,
             config.num_bins,
             self.processor.max_length,
-            type(tokenizer).__name__,
-            probe,
+            _tokenizer_state(tokenizer),
         ]
         return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a tokenizer's ids depend on; not the padding and truncation that its last call left behind."""
+    probe = tokenizer("LiRA 123 ঢাকা กรุงเทพ کراچی Đà Nẵng", truncation=False)["input_ids"]
+    limit = min(tokenizer.model_max_length, 10**9)  # "none" is written differently by different versions
+    state = [type(tokenizer).__name__, tokenizer.truncation_side, limit, probe, sorted(tokenizer.get_vocab().items())]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        rules = json.loads(backend.to_str())
+        state += [rules.get(name) for name in ("normalizer", "pre_tokenizer", "post_processor", "added_tokens", "model")]
+    else:
+        state.append(sorted((k, v) for k, v in tokenizer.init_kwargs.items() if isinstance(v, int | float | str | list)))
+    return [json.dumps(part, sort_keys=True, default=str) for part in state]

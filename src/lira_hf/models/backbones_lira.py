@@ -85,7 +85,8 @@ def load_encoder(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
         return _built_part(source)
     if not isinstance(source, str) and not hasattr(source, "__fspath__"):
         raise TypeError(
-            f"a backbone is a {type(source).__name__}; expected a model name, a folder or a transformers PreTrainedModel"
+            f"a backbone is a {type(source).__name__}; expected a model name, a folder or a "
+            "transformers PreTrainedModel"
         )
     from transformers import AutoConfig
 
@@ -108,7 +109,7 @@ def encode_tokens(
     Args:
         encoder (`PreTrainedModel`): g or h.
         ids (`torch.Tensor` of shape `(rows, tokens)`): Token ids, padded on either side.
-        mask (`torch.Tensor` of shape `(rows, tokens)`, *optional*): 1 for tokens, 0 for padding. `None`: all are tokens.
+        mask (`torch.Tensor` of shape `(rows, tokens)`, *optional*): 1 for tokens, 0 for padding; `None`: all tokens.
         num_bins (`int`): S.
         pooling (`str`): How the sentence vector is made.
 

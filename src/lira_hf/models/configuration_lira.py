@@ -1,6 +1,6 @@
 """Configuration of LiRA: two backbones, an optional base LM, and the sizes of Arca and LaSR."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -122,7 +122,7 @@ class LiraConfig(PreTrainedConfig):
     lira_version: str | None = None
     tie_word_embeddings: bool = False
 
-    def __post_init__(self, **kwargs) -> None:
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.languages = list(self.languages)
         self.anchor_languages = list(self.anchor_languages)
@@ -146,7 +146,8 @@ class LiraConfig(PreTrainedConfig):
         # Caches, adapters and generation ask for the base LM's sizes; without a base LM there is only this config.
         if self.base_config is None or encoder:
             return self
-        return self.base_config.get_text_config(decoder=decoder)
+        base: Any = self.base_config  # a dict only until __post_init__
+        return base.get_text_config(decoder=decoder)
 
     def _check_sizes(self) -> None:
         joint = self.source_dim + self.anchor_dim
@@ -169,18 +170,19 @@ class LiraConfig(PreTrainedConfig):
     def _check_weights(self) -> None:
         if len(self.reward_weights) != 4:
             raise ValueError(
-                f"reward_weights has {len(self.reward_weights)} numbers; expected 4: alpha, beta, gamma for the judge's "
-                "semantic, emotional and pragmatic scores and delta for the similarity"
+                f"reward_weights has {len(self.reward_weights)} numbers; expected 4: alpha, beta, gamma for the "
+                "judge's semantic, emotional and pragmatic scores and delta for the similarity"
             )
         if not 0.0 <= self.path_weight <= 1.0:
             raise ValueError(
-                f"path_weight is {self.path_weight}; expected the multilingual road's share, from 0 (only h) to 1 (only g)"
+                f"path_weight is {self.path_weight}; expected the multilingual road's share, from 0 (only "
+                "h) to 1 (only g)"
             )
         if self.policy_temperature <= 0:
             raise ValueError(f"policy_temperature is {self.policy_temperature}; expected a number above 0")
 
 
-def _hidden_size(config: PreTrainedConfig, name: str) -> int:
+def _hidden_size(config: Any, name: str) -> int:
     for attribute in ("hidden_size", "d_model", "n_embd", "dim"):
         size = getattr(config.get_text_config(), attribute, None)
         if isinstance(size, int):

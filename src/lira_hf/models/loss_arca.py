@@ -1,4 +1,4 @@
-"""Losses of Arca: anchoring (contrastive or pure cosine) and the actor's policy (REINFORCE or its exact expectation)."""
+"""Losses of Arca: anchoring (contrastive or pure cosine), and policy (REINFORCE or its exact expectation)."""
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,8 @@ def anchor_loss(
     same: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
-    L_anchor: `"cosine"` (paper), or `"contrastive"`, which adds `contrastive_weight` x InfoNCE against collapse (ours).
+    L_anchor: `"cosine"` (paper), or `"contrastive"`, which adds `contrastive_weight` x InfoNCE, against collapse
+    (ours).
 
     Args:
         source_embeds (`torch.Tensor` of shape `(batch, dim)`): E_lr.
@@ -80,7 +81,8 @@ def candidate_reward(
     R_k = 0.1 (alpha s + beta e + gamma p) + delta sim (paper). Detached: no gradient makes a reward larger.
 
     Args:
-        scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*): The judge's s, e, p in 1..10; 0: not judged.
+        scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*):
+            The judge's s, e, p in 1..10; 0: not judged.
         similarity (`torch.Tensor` of shape `(batch, candidates)`): The embedding critic's sim.
         weights (`list[float]`): alpha, beta, gamma, delta.
 
@@ -108,7 +110,7 @@ def policy_loss(
     Args:
         log_policy (`torch.Tensor` of shape `(batch, candidates)`): log pi(k); any finite number where `mask` is 0.
         reward (`torch.Tensor` of shape `(batch, candidates)`): R_k.
-        mask (`torch.Tensor` of shape `(batch, candidates)`, bool): Candidates that exist; rows without any are left out.
+        mask (`torch.Tensor` of shape `(batch, candidates)`, bool): Candidates that exist; a row without is left out.
         entropy_weight (`float`, *optional*, defaults to 0.0): Entropy bonus (ours).
         action (`torch.Tensor` of shape `(batch,)`, *optional*): The sampled candidate; needed by `"reinforce"`.
 

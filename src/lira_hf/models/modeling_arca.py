@@ -27,10 +27,10 @@ class LiraArcaOutput(ModelOutput):
         source_tokens (`torch.Tensor` of shape `(batch, bins, hidden_size)`): Adapted bins of the text.
         source_mask (`torch.Tensor` of shape `(batch, bins)`, bool): Bins that hold something.
         source_embeds (`torch.Tensor` of shape `(batch, hidden_size)`): E_lr, unit length.
-        anchor_tokens (`torch.Tensor` of shape `(batch, candidates, bins, hidden_size)`): Adapted bins of the candidates.
+        anchor_tokens (`torch.Tensor` of shape `(batch, candidates, bins, hidden_size)`): The candidates' adapted bins.
         anchor_mask (`torch.Tensor` of shape `(batch, candidates, bins)`, bool): Bins that hold something.
         anchor_embeds (`torch.Tensor` of shape `(batch, candidates, hidden_size)`): E_en, unit length.
-        anchor_sentences (`torch.Tensor` of shape `(batch, candidates, d_h)`): h's own unit vectors, which nothing trains.
+        anchor_sentences (`torch.Tensor` of shape `(batch, candidates, d_h)`): h's unit vectors, which nothing trains.
         candidate_mask (`torch.Tensor` of shape `(batch, candidates)`, bool): Candidates that exist.
         similarity (`torch.Tensor` of shape `(batch, candidates)`): sim, the embedding critic's cosine.
         log_policy (`torch.Tensor` of shape `(batch, candidates)`): log pi; absent candidates hold the lowest float.
@@ -49,7 +49,7 @@ class LiraArcaOutput(ModelOutput):
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the second last axis of `values` `(..., rows, dim)` where `mask` `(..., rows)`; 0 where all is masked."""
+    """Mean over the rows of `values` `(..., rows, dim)` where `mask` `(..., rows)`; 0 where all is masked."""
     weight = mask.to(values.dtype).unsqueeze(-1)
     return (values * weight).sum(-2) / weight.sum(-2).clamp(min=1.0)
 
@@ -137,9 +137,9 @@ class LiraArca(nn.Module):
     ) -> LiraArcaOutput:
         """
         Args:
-            source_features (`torch.Tensor` of shape `(batch, 1 + bins, d_g)`, *optional*): Pooled features of the text.
-            anchor_features (`torch.Tensor` of shape `(batch, candidates, 1 + bins, d_h)`, *optional*): Of its candidates.
-            anchor_scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*): s, e, p in 1..10; 0: not judged.
+            source_features (`torch.Tensor` of shape `(batch, 1 + bins, d_g)`, *optional*): The text's pooled features.
+            anchor_features (`torch.Tensor` of shape `(batch, candidates, 1 + bins, d_h)`, *optional*): Its candidates.
+            anchor_scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*): s, e, p in 1..10, or 0.
         """
         output = LiraArcaOutput()
         if source_features is not None:
@@ -174,7 +174,7 @@ class LiraArca(nn.Module):
 
     def weights(self, output: LiraArcaOutput, mode: str | None = None) -> torch.Tensor:
         """
-        How much each candidate counts: the policy itself (`"mixture"`, ours) or all on the likeliest (`"argmax"`, paper).
+        How much each candidate counts: the policy (`"mixture"`, ours) or all on the likeliest (`"argmax"`, paper).
 
         Returns:
             `torch.Tensor` of shape `(batch, candidates)`: Rows sum to 1, or to 0 for a text without candidates.

@@ -127,7 +127,7 @@ class LiraModel(LiraPreTrainedModel):
 
     >>> model = LiraModel.from_backbones("BAAI/bge-m3", "BAAI/bge-base-en-v1.5")
     >>> processor = LiraProcessor.from_backbones("BAAI/bge-m3", "BAAI/bge-base-en-v1.5")
-    >>> batch = processor(["ঢাকা বাংলাদেশের রাজধানী"], candidates=[["Dhaka is the capital of Bangladesh"]], return_tensors="pt")
+    >>> batch = processor(["ঢাকা বাংলাদেশের রাজধানী"], candidates=[["Dhaka is the capital of Bangladesh"]])
     >>> model(**batch).pooler_output.shape
     torch.Size([1, 1792])
     ```
@@ -255,7 +255,8 @@ class LiraModel(LiraPreTrainedModel):
             anchor_mask = None if anchor_mask is None else anchor_mask.unsqueeze(1)
         if anchor_mask is not None and anchor_mask.shape != anchor_ids.shape:
             raise ValueError(
-                f"anchor_mask has shape {tuple(anchor_mask.shape)}; expected that of anchor_ids, {tuple(anchor_ids.shape)}"
+                f"anchor_mask has shape {tuple(anchor_mask.shape)}; expected that of anchor_ids, "
+                f"{tuple(anchor_ids.shape)}"
             )
         mask = None if anchor_mask is None else anchor_mask.flatten(0, 1)
         features = self._encode(self.anchor_encoder, anchor_ids.flatten(0, 1), mask, self.config.anchor_pooling)
@@ -289,15 +290,15 @@ class LiraModel(LiraPreTrainedModel):
         """
         Args:
             source_ids, source_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*): g's tokens.
-            anchor_ids, anchor_mask (`torch.Tensor` of shape `(batch, candidates, tokens)` or `(batch, tokens)`, *optional*):
+            anchor_ids, anchor_mask (`torch.Tensor` of shape `(batch, candidates, tokens)`, or `(batch, tokens)`):
                 h's tokens of K candidates, or of one. A candidate without tokens is absent.
             anchor_scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*):
                 The judge's s, e, p in 1..10; 0 where it did not judge.
-            language_ids (`torch.Tensor` of shape `(batch,)`, *optional*): 1 + index into `config.languages`; 0 unknown.
-            source_features (`torch.Tensor` of shape `(batch, 1 + bins, d_g)`, *optional*): Instead of `source_ids`, cached.
+            language_ids (`torch.Tensor` of shape `(batch,)`, *optional*): 1 + index in `config.languages`; 0: unknown.
+            source_features (`torch.Tensor` of shape `(batch, 1 + bins, d_g)`, *optional*): Cached, for `source_ids`.
             anchor_features (`torch.Tensor` of shape `(batch, candidates, 1 + bins, d_h)`, *optional*): Likewise.
-            input_ids, attention_mask (*optional*): Other names of `source_ids` and `source_mask`, as this checkpoint has
-                no base LM.
+            input_ids, attention_mask (*optional*): Other names of `source_ids` and `source_mask`, as this checkpoint
+                has no base LM.
             keep_source, keep_anchor (`torch.Tensor` of shape `(batch,)`, bool, *optional*):
                 `False` takes that road away from a row: path dropout (ours).
             output_paths (`bool`, *optional*, defaults to `False`): Also embed by each road alone (consistency, paper).
@@ -392,7 +393,8 @@ class LiraModel(LiraPreTrainedModel):
         if source_features is not None and source_features.shape[1:] != (rows, self.config.source_dim):
             raise ValueError(
                 f"source_features has shape {tuple(source_features.shape)}; expected (batch, {rows}, "
-                f"{self.config.source_dim}): the sentence vector and {self.config.num_bins} bins; cache them with this model"
+                f"{self.config.source_dim}): the sentence vector and {self.config.num_bins} bins; cache them with "
+                "this model"
             )
         if anchor_features is None:
             return
@@ -414,7 +416,7 @@ class LiraModel(LiraPreTrainedModel):
 
 
 def _mix(arca: LiraArcaOutput, sentence: torch.Tensor, weights: torch.Tensor):
-    """Candidates joined by their weights: tokens `(batch, bins, hidden)`, mask `(batch, bins)`, sentence `(batch, d_h)`."""
+    """Candidates by their weights: tokens `(batch, bins, hidden)`, mask `(batch, bins)`, sentence `(batch, d_h)`."""
     bin_weights = weights.unsqueeze(-1) * arca.anchor_mask  # (batch, candidates, bins)
     total = bin_weights.sum(1)
     # A bin that only candidates of next to no weight reach is left out, as it would be without them.

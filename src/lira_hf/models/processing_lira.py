@@ -30,18 +30,18 @@ class LiraProcessor(ProcessorMixin):
     Text in, every tensor of LiRA's models out.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): Saved at the root: the base LM's, or g's in an embedding-only checkpoint.
+        tokenizer (`PreTrainedTokenizerBase`): Saved at the root: the base LM's; g's where there is no base LM.
         source_tokenizer (`PreTrainedTokenizerBase`): The multilingual encoder's.
         anchor_tokenizer (`PreTrainedTokenizerBase`): The English encoder's; g's again where g serves as h.
         languages (`list[str]`, *optional*): As in the configuration; index + 1 is a text's `language_ids`.
-        anchor_languages (`list[str]`, *optional*, defaults to `["en"]`): A text in one of these is its own translation.
+        anchor_languages (`list[str]`, *optional*, defaults to `["en"]`): A text in these is its own translation.
         max_length (`int`, *optional*, defaults to 512):
             Tokens kept of a text, for both encoders; a tokenizer's own smaller limit holds. Longer texts are cut.
 
     Example:
 
     ```python
-    >>> processor(["ঢাকা", "cat"], candidates=[["Dhaka", "dacca"], None], languages=["bn", "en"], return_tensors="pt").keys()
+    >>> processor(["ঢাকা", "cat"], candidates=[["Dhaka", "dacca"], None], languages=["bn", "en"]).keys()
     dict_keys(['source_ids', 'source_mask', 'anchor_ids', 'anchor_mask', 'language_ids'])
     ```
     """
@@ -98,8 +98,8 @@ class LiraProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            text (`str` or `list[str]`): The texts. A pair `(text, English)` brings its one candidate. An empty text has
-                no multilingual road; with no candidate either, its embedding is the zero vector.
+            text (`str` or `list[str]`): The texts. A pair `(text, English)` brings its one candidate. An empty text
+                has no multilingual road; with no candidate either, its embedding is the zero vector.
             candidates (`list`, *optional*): Per text a list of up to K English strings, one string, or `None`.
                 For a single `text` also the list of its candidates.
             scores (`list`, *optional*): Per text, per candidate the judge's `(s, e, p)` in 1..10, or `None`.
@@ -155,8 +155,8 @@ class LiraProcessor(ProcessorMixin):
             texts (`Sequence[str]`): The texts. One that is blank gets an empty mask, so its road is absent and not a
                 mere [CLS][SEP].
             road (`str`): `"source"` (g's tokenizer) or `"anchor"` (h's).
-            kwargs: `padding`, `padding_side` or `max_length` (at most the processor's own), also within `text_kwargs` or
-                `common_kwargs`.
+            kwargs: `padding`, `padding_side` or `max_length` (at most the processor's own), also within `text_kwargs`
+                or `common_kwargs`.
 
         Returns:
             `dict`: `<road>_ids` and `<road>_mask` of shape `(texts, tokens)`.
@@ -232,8 +232,8 @@ def _candidate_row(number: int, row: Any, pair: list[str] | None) -> list[str] |
     for candidate in row:
         if not isinstance(candidate, str):
             raise TypeError(
-                f"a candidate of text {number} is {type(candidate).__name__} {str(candidate)[:60]!r}; expected a string; "
-                "drop that candidate"
+                f"a candidate of text {number} is {type(candidate).__name__} {str(candidate)[:60]!r}; expected a "
+                "string; drop that candidate"
             )
     return row
 

@@ -19,6 +19,7 @@ from lira_hf.data import (
     split_parallel,
     write_beir,
 )
+from lira_hf.data.catalogs import catalog_language
 
 
 __all__ = ["DEBIAN_PACKAGES", "LANGUAGES", "Corpus", "catalog_corpus", "cldr_corpus", "draw_rows", "write_corpus"]
@@ -101,7 +102,7 @@ def catalog_corpus(
             unpacked = _unpack(package, folder)
             found = [
                 ParallelPair(pair.language, pair.text, pair.english, f"{package}/{pair.origin}", pair.row)
-                for pair in read_gettext([unpacked], list(languages), on_error="skip")
+                for pair in read_gettext(_catalogs(unpacked, languages), on_error="skip")
                 if max(len(pair.text), len(pair.english)) <= _MOST_CHARACTERS
             ]
             logger.info("%s: %d pairs", package, len(found))
@@ -134,6 +135,11 @@ def draw_rows(pairs: list[ParallelPair], most: int | None, seed: int = 0) -> lis
         group = rows[language]
         drawn += random.Random(f"{seed}{language}").sample(group, most) if len(group) > most else group
     return drawn
+
+
+def _catalogs(unpacked: Path, languages: Sequence[str]) -> list[Path]:
+    """A package's catalogues in these languages; a broken one among them loses its bad entries alone."""
+    return [path for path in sorted(unpacked.rglob("*.mo")) if path.is_file() and catalog_language(path) in languages]
 
 
 def _unpack(package: str, folder: Path) -> Path:

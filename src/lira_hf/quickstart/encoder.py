@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from lira_hf.encoders import NgramEncoderConfig, NgramEncoderModel, NgramTokenizer
 
@@ -54,12 +55,12 @@ class Distiller(nn.Module):
 
 def distil_encoder(
     folder: str | os.PathLike,
-    texts: Sequence[str],
+    tokens: Sequence[Sequence[int]],
     english: Sequence[str],
     teacher: NDArray[np.float32],
     epochs: float = 5.0,
-    learning_rate: float = 5e-3,
-    batch_size: int = 256,
+    learning_rate: float = 0.04,
+    batch_size: int = 1024,
     seed: int = 0,
     progress: bool = True,
 ) -> Path:
@@ -68,9 +69,10 @@ def distil_encoder(
 
     Args:
         folder (`str` or `os.PathLike`): Where it is saved, as any Transformers checkpoint.
-        texts (`Sequence[str]`): Training texts of all languages.
+        tokens (`Sequence[Sequence[int]]`): Training texts of all languages, as ids of [`NgramTokenizer`].
         english (`Sequence[str]`): The English of each.
         teacher (`np.ndarray` of shape `(texts, dim)`): The teacher's sentence vectors of `english`.
+        epochs, learning_rate, batch_size (*optional*): Large batches and steps suit a static encoder.
 
     Returns:
         `Path`: The folder.
@@ -81,18 +83,20 @@ def distil_encoder(
     model = NgramEncoderModel(config)
     place = {text: number for number, text in enumerate(dict.fromkeys(english))}
     vectors = F.normalize(torch.from_numpy(np.ascontiguousarray(teacher, dtype=np.float32)), dim=-1)
-    ids = tokenizer(list(texts), truncation=True)["input_ids"]
     rows = [
-        {"input_ids": tokens, "attention_mask": [1] * len(tokens), "labels": vector, "rows": place[text]}
-        for tokens, vector, text in zip(ids, vectors, english, strict=True)
-        if tokens
+        {"ids": torch.tensor(ids), "vector": vector, "row": place[text]}
+        for ids, vector, text in zip(tokens, vectors, english, strict=True)
+        if len(ids)
     ]
-    pad = DataCollatorWithPadding(tokenizer)
 
     def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
-        inputs = pad([{key: row[key] for key in ("input_ids", "attention_mask")} for row in batch])
-        labels, which = torch.stack([row["labels"] for row in batch]), torch.tensor([row["rows"] for row in batch])
-        return {**inputs, "labels": labels, "rows": which}
+        ids = pad_sequence([row["ids"] for row in batch], batch_first=True, padding_value=tokenizer.pad_token_id)
+        return {
+            "input_ids": ids,
+            "attention_mask": (ids != tokenizer.pad_token_id).long(),
+            "labels": torch.stack([row["vector"] for row in batch]),
+            "rows": torch.tensor([row["row"] for row in batch]),
+        }
 
     args = TrainingArguments(
         output_dir=str(Path(folder) / "trainer"),
@@ -102,14 +106,16 @@ def distil_encoder(
         lr_scheduler_type="linear",
         warmup_steps=0.1,
         save_strategy="no",
-        logging_steps=50,
+        logging_steps=20,
         report_to="none",
         dataloader_pin_memory=False,
         remove_unused_columns=False,
         disable_tqdm=not progress,
         seed=seed,
     )
-    Trainer(model=Distiller(model), args=args, train_dataset=rows, data_collator=collate).train()
+    trainer = Trainer(model=Distiller(model), args=args, train_dataset=rows, data_collator=collate)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)

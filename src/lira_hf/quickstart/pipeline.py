@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from lira_hf.data import BeirDataset, ParallelPair, read_beir, read_tsv, write_tsv
+from lira_hf.encoders import NgramTokenizer
 from lira_hf.evaluation import (
     MIXTURES,
     RetrievalScores,
@@ -195,19 +196,27 @@ class Quickstart:
         english = list(dict.fromkeys(pair.english for pair in self.corpus.learn))
         teacher.fill("anchor", english)
         vectors = dict(zip(english, teacher.get("anchor", english)[:, 0], strict=True))
+        texts = list(dict.fromkeys([pair.text for pair in self.corpus.learn] + english))
+        tokens = dict(zip(texts, NgramTokenizer()(texts, truncation=True)["input_ids"], strict=True))
         for fold in [*(range(FOLDS) if self.corpus.cross_fit else []), None]:
             target = encoder_folder(self.folder, fold)
             if (target / ".complete").is_file():
                 continue
             pairs = [pair for pair in self.corpus.learn if fold is None or fold_of(pair.english) != fold]
-            self._distil_one(target, pairs, vectors)
+            self._distil_one(target, pairs, tokens, vectors)
 
-    def _distil_one(self, target: Path, pairs: list[ParallelPair], vectors: dict[str, np.ndarray]) -> None:
+    def _distil_one(
+        self,
+        target: Path,
+        pairs: list[ParallelPair],
+        tokens: dict[str, list[int]],
+        vectors: dict[str, np.ndarray],
+    ) -> None:
         english = list(dict.fromkeys(pair.english for pair in pairs))
         texts, meanings = [pair.text for pair in pairs] + english, [pair.english for pair in pairs] + english
         distil_encoder(
             target,
-            texts,
+            [tokens[text] for text in texts],
             meanings,
             np.stack([vectors[meaning] for meaning in meanings]),
             epochs=self.settings.encoder_epochs,
@@ -320,7 +329,7 @@ class Quickstart:
         def work() -> None:
             output.mkdir(parents=True, exist_ok=True)
             output.with_suffix(".yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-            train_recipe({**recipe, "disable_tqdm": not self.progress}, evaluator, self.train_features)
+            train_recipe({**recipe, "disable_tqdm": not self.progress}, evaluator, self.train_features, quiet=True)
             for checkpoint in output.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
 

@@ -1,17 +1,20 @@
 """Runs described by YAML recipes: read, checked and carried out for either stage."""
 
+import dataclasses
+import difflib
 import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import AutoConfig, HfArgumentParser, set_seed
+from transformers import HfArgumentParser, PrinterCallback, set_seed
 
 from lira_hf.data import BeirDataset, read_beir
 from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures
-from lira_hf.models import LiraModel, LiraProcessor
+from lira_hf.models import LiraConfig, LiraModel, LiraProcessor
 from lira_hf.translation import CandidateStore, Identity
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
@@ -22,6 +25,8 @@ from .trainer import LiraTrainer
 __all__ = ["DevEvaluator", "load_model", "read_recipe", "train_recipe"]
 
 logger = logging.getLogger(__name__)
+_ARGUMENTS = (ModelArguments, DataArguments, LiraTrainingArguments)
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Recipe = tuple[ModelArguments, DataArguments, LiraTrainingArguments]
 DevEvaluator = Callable[[LiraEmbedder, BeirDataset], dict[str, float]]
 
@@ -35,28 +40,55 @@ def read_recipe(recipe: str | os.PathLike | dict[str, Any]) -> Recipe:
             [`DataArguments`] and [`LiraTrainingArguments`] side by side.
 
     Raises:
+        FileNotFoundError: Where there is no such file.
         ValueError: Naming unknown keys or what is wrong with a value.
     """
     if not isinstance(recipe, dict):
         path = Path(recipe)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"got the recipe {str(path)!r}, which is no file; expected a YAML file; mend the path"
+            )
         try:
             recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(recipe, dict):
-            raise ValueError(f"{path} holds {type(recipe).__name__}; expected 'name: value' lines; see examples/recipes")
-    parser = HfArgumentParser((ModelArguments, DataArguments, LiraTrainingArguments))
-    return parser.parse_dict(recipe)
+            raise ValueError(
+                f"{path} holds {type(recipe).__name__}; expected 'name: value' lines; see examples/recipes"
+            )
+    fields = {field.name for kind in _ARGUMENTS for field in dataclasses.fields(kind) if field.init}
+    _check_names(recipe, fields, "the recipe", "ModelArguments, DataArguments or LiraTrainingArguments")
+    return HfArgumentParser(_ARGUMENTS).parse_dict(_numbers(recipe))
+
+
+def _check_names(given: dict[str, Any], known: set[str], where: str, what: str) -> None:
+    unknown = [str(name) for name in given if name not in known]
+    if unknown:
+        close = sorted({match for name in unknown for match in difflib.get_close_matches(name, known, n=1)})
+        hint = f"correct it to {', '.join(map(repr, close))}, or remove it" if close else "remove it"
+        raise ValueError(f"{where} has the unknown keys {unknown}; expected fields of {what}; {hint}")
+
+
+def _numbers(recipe: dict[str, Any]) -> dict[str, Any]:
+    """YAML 1.1 reads 1e-4, which has no point, as a string."""
+    return {
+        name: _numbers(value)
+        if isinstance(value, dict)
+        else float(value)
+        if isinstance(value, str) and _EXPONENT.fullmatch(value)
+        else value
+        for name, value in recipe.items()
+    }
 
 
 def load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
     """The checkpoint, or the joined backbones, that a recipe names, with its processor."""
+    _check_names(arguments.config, {field.name for field in dataclasses.fields(LiraConfig)}, "config", "LiraConfig")
     if arguments.model is not None:
-        config = AutoConfig.from_pretrained(arguments.model)
-        for name, value in arguments.config.items():
-            if not hasattr(config, name):
-                raise ValueError(f"config has {name!r}; expected fields of LiraConfig; remove or correct it")
-            setattr(config, name, value)
+        config = LiraConfig.from_pretrained(arguments.model)
+        if arguments.config:  # built anew, so that its checks see the changes
+            config = LiraConfig.from_dict({**config.to_dict(), **arguments.config})
         model = LiraModel.from_pretrained(arguments.model, config=config)
         return model, LiraProcessor.from_pretrained(arguments.model)
     model = LiraModel.from_backbones(arguments.encoder, arguments.anchor, **arguments.config)
@@ -68,6 +100,7 @@ def train_recipe(
     recipe: str | os.PathLike | dict[str, Any] | Recipe,
     evaluator: DevEvaluator | None = None,
     train_features: RoadFeatures | None = None,
+    quiet: bool = False,
 ) -> tuple[LiraModel, LiraProcessor, dict[str, float]]:
     """
     Carries out one stage and saves model and processor to `output_dir`. A run that was killed goes on from its last
@@ -78,6 +111,7 @@ def train_recipe(
         evaluator (`Callable`, *optional*): From an embedder and the dev split to metrics, logged at every evaluation.
         train_features ([`RoadFeatures`], *optional*): Features of the training rows, where they are not the model's own
             (cross-fitted ones).
+        quiet (`bool`, *optional*, defaults to `False`): Don't print each log entry where there is no progress bar.
 
     Returns:
         `tuple`: the trained model, its processor and the last metrics.
@@ -110,6 +144,8 @@ def train_recipe(
         processing_class=processor,
         evaluator=None if dev is None else lambda _: evaluator(embedder, dev),
     )
+    if quiet:
+        trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=True)
     metrics = trainer.evaluate() if dev is not None else {}
     model.freeze()

@@ -82,7 +82,9 @@ class LiraTrainer(Trainer):
         **kwargs: Any,
     ):
         if not isinstance(args, LiraTrainingArguments):
-            raise TypeError(f"args is {type(args).__name__}; expected LiraTrainingArguments; it says which stage is run")
+            raise TypeError(
+                f"args is {type(args).__name__}; expected LiraTrainingArguments; it says which stage is run"
+            )
         # Set before the optimizer and before any wrapping: DDP trips over trainable weights without a gradient.
         lasr = args.stage == "lasr"
         model.freeze(arca=lasr and not args.train_arca, lasr=not lasr)
@@ -111,9 +113,20 @@ class LiraTrainer(Trainer):
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint:
+            self._check_stage(Path(resume_from_checkpoint))
         if resume_from_checkpoint and self.queue is not None:
             load_queue_state(resume_from_checkpoint, {"documents": self.queue})
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _check_stage(self, checkpoint: Path) -> None:
+        mark = checkpoint / _COMPLETE
+        stage = json.loads(mark.read_text(encoding="utf-8"))["stage"] if mark.is_file() else self.args.stage
+        if stage != self.args.stage:
+            raise ValueError(
+                f"{checkpoint} was written by stage {stage!r}; expected one of stage {self.args.stage!r}, which is run; give "
+                "each stage an output_dir of its own"
+            )
 
     def compute_loss(
         self,

@@ -7,26 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-import regex
+from lira_hf.models import clean_text
 
 
 __all__ = ["Candidate", "Critic", "Identity", "Score", "Translator", "clean_text", "distinct_candidates"]
 
 T = TypeVar("T")
-_LONE_SURROGATE = regex.compile("[\ud800-\udfff]")
-
-
-def clean_text(text: str) -> str:
-    """
-    Replace lone surrogates, which no file and no database can hold, by U+FFFD.
-
-    Args:
-        text (`str`): Any text, also one read with `errors="surrogateescape"`.
-
-    Returns:
-        `str`: The same text, encodable as UTF-8.
-    """
-    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
 
 
 def stable_hash(*parts: Any) -> str:
