@@ -66,7 +66,9 @@ def tiny_backbones(tmp_path_factory):
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("backbones")
-    NgramEncoderModel(NgramEncoderConfig(vocab_size=300, embedding_size=8, hidden_size=16)).save_pretrained(folder / "g")
+    NgramEncoderModel(NgramEncoderConfig(vocab_size=300, embedding_size=8, hidden_size=16)).save_pretrained(
+        folder / "g"
+    )
     NgramTokenizer(num_buckets=298).save_pretrained(folder / "g")
     sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 40}
     BertModel(BertConfig(vocab_size=20, hidden_size=24, initializer_range=0.3, **sizes)).save_pretrained(folder / "h")

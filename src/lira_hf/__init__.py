@@ -2,9 +2,11 @@
 
 from .encoders import NgramEncoderConfig, NgramEncoderModel, NgramTokenizer
 from .models import LiraConfig, LiraModel, LiraModelOutput, LiraProcessor
+from .models.configuration_lira import LIRA_VERSION
 
 
-__version__ = "0.1.0"
+__version__ = LIRA_VERSION
+
 
 __all__ = [
     "LiraConfig",
@@ -14,4 +16,5 @@ __all__ = [
     "NgramEncoderConfig",
     "NgramEncoderModel",
     "NgramTokenizer",
+    "__version__",
 ]

@@ -6,7 +6,7 @@ from babel.messages import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
-from lira_hf.data import DataError, tidy_text, installed_catalogs, read_gettext
+from lira_hf.data import DataError, installed_catalogs, read_gettext, tidy_text
 from lira_hf.data.catalogs import catalog_language
 from lira_hf.data.po_entries import parse_po
 

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 from babel import Locale, localedata
 
-from lira_hf.data import DataError, ParallelPair, tidy_text, read_cldr, read_tsv, write_tsv
+from lira_hf.data import DataError, ParallelPair, read_cldr, read_tsv, tidy_text, write_tsv
 
 
 LANGUAGES = ("vi", "th", "id", "ms", "ur", "bn", "fil")

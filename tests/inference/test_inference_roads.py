@@ -149,7 +149,9 @@ def test_pad_candidates_puts_everything_in_its_place(tiny_lira):
     padded, scores = pad_candidates(features, rows, [[(1, 2, 3), None], [], [(4, 5, 6)]])
     assert padded.shape == (3, 2, 3, 24)
     expected = np.zeros((3, 2, 3, 24), np.float32)
-    expected[0, 0], expected[0, 1], expected[2, 0] = (features.get("anchor", [t])[0] for t in ("red", "blue moon", "green"))
+    expected[0, 0], expected[0, 1], expected[2, 0] = (
+        features.get("anchor", [t])[0] for t in ("red", "blue moon", "green")
+    )
     np.testing.assert_allclose(padded, expected, atol=1e-6)
     assert scores.tolist() == [[[1, 2, 3], [0, 0, 0]], [[0, 0, 0]] * 2, [[4, 5, 6], [0, 0, 0]]]
     assert pad_candidates(features, [[], []]) == (None, None)

@@ -8,8 +8,8 @@ from rich.table import Table
 
 from lira_hf.data import read_beir
 from lira_hf.evaluation import METRICS, RetrievalScores, evaluate_embedder
-from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures
-from lira_hf.translation import CandidateStore, Identity, load_translator
+from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, stored_critic
+from lira_hf.translation import CandidateStore, load_translator
 
 from .checkpoint import load_checkpoint
 
@@ -32,12 +32,12 @@ def run_evaluate(
     """Scores a checkpoint on one split and prints the figures per language."""
     dataset = read_beir(data, split)
     model, processor = load_checkpoint(model_name)
-    source = CandidateSource(
-        None if store is None else CandidateStore(store, read_only=True),
-        None if translator is None else load_translator(translator),
-        None if critic is None else Identity(*_identity(critic)),
-        num_candidates,
-    )
+    held = None if store is None else CandidateStore(store, read_only=True)
+    if critic is not None and held is None:
+        raise ValueError(f"got --critic {critic} without --store; expected the store that has its scores; add --store")
+    judge = None if critic is None or held is None else stored_critic(held, *critic.split(":", 1))
+    asked = None if translator is None else load_translator(translator)
+    source = CandidateSource(held, asked, judge, num_candidates)
     cache = RoadFeatures(model, processor, features)
     embedder = LiraEmbedder(model, processor, source, cache, progress=console.is_terminal)
     rows = {"without translation": evaluate_embedder(embedder, dataset, translate=False)}
@@ -47,11 +47,6 @@ def run_evaluate(
     if json_output is not None:
         figures = {name: {m: {"mean": s.mean(m), **s.per_language(m)} for m in METRICS} for name, s in rows.items()}
         json_output.write_text(json.dumps(figures, indent=2), encoding="utf-8")
-
-
-def _identity(critic: str) -> tuple[str, str]:
-    name, _, fingerprint = critic.partition(":")
-    return name, fingerprint
 
 
 def _table(rows: dict[str, RetrievalScores], dataset) -> Table:

@@ -13,8 +13,8 @@ __all__ = ["read_documents"]
 def read_documents(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     Args:
-        path (`str` or `os.PathLike`): A folder with `corpus.jsonl`, a `.jsonl` file of the same form, or any other file
-            with one document a line; blank lines are left out, and a line's number is its id.
+        path (`str` or `os.PathLike`): A folder with `corpus.jsonl`, a `.jsonl` file of the same form, or any other
+            file with one document a line; blank lines are left out, and a line's number is its id.
 
     Returns:
         `dict[str, str]`: Document id to text.
@@ -28,7 +28,8 @@ def read_documents(path: str | os.PathLike[str]) -> dict[str, str]:
     file = place / "corpus.jsonl" if place.is_dir() else place
     if not file.is_file():
         raise FileNotFoundError(
-            f"got {str(place)!r}, and there is no {str(file)!r}; expected a BEIR folder, a .jsonl file or a text file with "
+            f"got {str(place)!r}, and there is no {str(file)!r}; expected a BEIR folder, a .jsonl file or a text file "
+            "with "
             "a document a line; mend the path"
         )
     if file.suffix == ".jsonl":

@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizer
 
 __all__ = ["NgramTokenizer", "consonant_skeleton"]
 
-_WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+|[^\s\p{L}\p{M}\p{N}]")
+# Scripts without spaces have "words" of any length: cut, so that each piece keeps all its spellings close together.
+_WORD = regex.compile(r"[\p{L}\p{M}\p{N}]{1,24}|[^\s\p{L}\p{M}\p{N}]")
 # Sounds that transliterations mix up fall into one class, so that "b" in one script meets "p" in another.
 _SOUND_CLASSES = str.maketrans("bdgjzvfqcx", "ptkcswpkkk")
 _NOT_CONSONANT = regex.compile(r"[^b-df-hj-np-tv-xz]|h")
@@ -90,6 +91,10 @@ class NgramTokenizer(PreTrainedTokenizer):
     @property
     def vocab_size(self) -> int:
         return self.num_buckets + 2
+
+    def __len__(self) -> int:
+        # The buckets count, though they have no words: resizing an embedding to this length must not cut them off.
+        return self.vocab_size
 
     def get_vocab(self) -> dict[str, int]:
         # Buckets have no spelling of their own; only the special tokens are words of a vocabulary.

@@ -1,4 +1,5 @@
-"""The controls that every table shows: each road alone, and both joined without any training (recipes: honest controls)."""
+"""The controls that every table shows: each road alone, and both joined without any training (recipes: honest
+controls)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ def mix_candidates(
     Args:
         sentences (`np.ndarray` of shape `(candidates, d_h)`): Unit sentence vectors.
         scores (`Sequence`): The critic's (s, e, p) of each candidate, or `None`.
-        mixture (`str`): `"first"`, `"second"` or `"third"` candidate (the last one where there are fewer), `"best"` by summed score, `"uniform"` mean, or `"judge"`: weighted by the
-            softmax of the summed scores.
+        mixture (`str`): `"first"`, `"second"` or `"third"` candidate (the last one where there are fewer), `"best"`
+            by summed score, `"uniform"` mean, or `"judge"`: weighted by the softmax of the summed scores.
     """
     if not len(sentences):
         return np.zeros(sentences.shape[-1], dtype=np.float32)
@@ -68,7 +69,8 @@ class RoadControls:
     Args:
         dataset ([`BeirDataset`]): The split.
         features ([`RoadFeatures`]): Features of both roads.
-        candidates, scores (`list`): Of each query, in the order of `dataset.queries`, as a candidate source gives them.
+        candidates, scores (`list`): Of each query, in the order of `dataset.queries`, as a candidate source gives
+            them.
     """
 
     def __init__(self, dataset: BeirDataset, features: RoadFeatures, candidates: list, scores: list):

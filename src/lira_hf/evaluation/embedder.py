@@ -14,8 +14,8 @@ def evaluate_embedder(embedder: LiraEmbedder, dataset: BeirDataset, translate: b
     Args:
         embedder ([`LiraEmbedder`]): The model with its candidates.
         dataset ([`BeirDataset`]): One split; its documents are in the model's first anchor language.
-        translate (`bool`, *optional*, defaults to `True`): Use candidates for the queries; `False` is inference without a
-            translator.
+        translate (`bool`, *optional*, defaults to `True`): Use candidates for the queries; `False` is inference
+            without a translator.
 
     Returns:
         [`RetrievalScores`]: Of each query.

@@ -131,7 +131,12 @@ def paired_difference(
     if len(used) < 2:
         return Interval(point, float("nan"), float("nan"))
     result = bootstrap(
-        (used,), statistic, n_resamples=resamples, vectorized=False, method="percentile", rng=np.random.default_rng(seed)
+        (used,),
+        statistic,
+        n_resamples=resamples,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(seed),
     )
     return Interval(point, *(float(bound) for bound in result.confidence_interval))
 

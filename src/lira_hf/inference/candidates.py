@@ -1,19 +1,42 @@
-"""Where candidate translations of a batch of texts come from: the store first, then a translator and a critic (ours)."""
+"""Where candidate translations of a batch of texts come from: the store first, then a translator and a critic
+(ours)."""
 
 from collections.abc import Sequence
 
 from lira_hf.translation import CandidateStore, Critic, Identity, Score, Translator, clean_text
 
 
-__all__ = ["CandidateSource"]
+__all__ = ["CandidateSource", "stored_critic"]
+
+
+def stored_critic(store: CandidateStore, name: str, fingerprint: str | None = None) -> Identity:
+    """
+    The critic of a store whose scores are to be read.
+
+    Args:
+        store ([`CandidateStore`]): The store.
+        name (`str`): Of the critic.
+        fingerprint (`str`, *optional*): Its fingerprint; needed only where several critics have that name.
+
+    Raises:
+        ValueError: Where the store has no scores of such a critic, or of several; the message lists those there are.
+    """
+    critics = [Identity(row["name"], row["fingerprint"]) for row in store.stats()["critics"] if row["scores"]]
+    found = [critic for critic in critics if critic.name == name and fingerprint in (None, "", critic.fingerprint)]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(f"{critic.name} (fingerprint {critic.fingerprint})" for critic in critics) or "none"
+    got = f"critic {name!r}" + (f" with fingerprint {fingerprint!r}" if fingerprint else "")
+    fix = "name one by its fingerprint too" if found else "name one of these, or leave the critic out"
+    raise ValueError(f"got {got}; expected exactly one of the critics that {store.path} has scores of: {there}; {fix}")
 
 
 class CandidateSource:
     """
     Up to K candidates and their scores for texts of any language.
 
-    Texts that the store knows are read from it; the others are translated and judged on the spot, and kept in the store
-    where it may be written.
+    Texts that the store knows are read from it; the others are translated and judged on the spot, and kept in the
+    store where it may be written.
 
     Args:
         store ([`CandidateStore`], *optional*): Candidates that there are.

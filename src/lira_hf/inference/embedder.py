@@ -80,9 +80,13 @@ class LiraEmbedder:
         texts = [texts] if single else list(texts)
         tags = [languages] * len(texts) if languages is None or isinstance(languages, str) else list(languages)
         if len(tags) != len(texts):
-            raise ValueError(f"got {len(texts)} texts and {len(tags)} languages; expected one tag per text, or one for all")
+            raise ValueError(
+                f"got {len(texts)} texts and {len(tags)} languages; expected one tag per text, or one for all"
+            )
         if candidates is not None and len(candidates) != len(texts):
-            raise ValueError(f"got {len(texts)} texts and {len(candidates)} lists of candidates; expected one list per text")
+            raise ValueError(
+                f"got {len(texts)} texts and {len(candidates)} lists of candidates; expected one list per text"
+            )
         output = np.zeros((len(texts), self.model.config.projection_dim), dtype=np.float32)
         # Texts of like length go together, so that little of a batch is padding.
         order = sorted(range(len(texts)), key=lambda position: len(texts[position]), reverse=True)

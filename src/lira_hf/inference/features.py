@@ -1,4 +1,5 @@
-"""Pooled features of both roads over texts, computed once by the frozen backbones and kept in feature caches (ours)."""
+"""Pooled features of both roads over texts, computed once by the frozen backbones and kept in feature caches
+(ours)."""
 
 import hashlib
 import json
@@ -131,7 +132,11 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         rules = json.loads(backend.to_str())
-        state += [rules.get(name) for name in ("normalizer", "pre_tokenizer", "post_processor", "added_tokens", "model")]
+        state += [
+            rules.get(name) for name in ("normalizer", "pre_tokenizer", "post_processor", "added_tokens", "model")
+        ]
     else:
-        state.append(sorted((k, v) for k, v in tokenizer.init_kwargs.items() if isinstance(v, int | float | str | list)))
+        state.append(
+            sorted((k, v) for k, v in tokenizer.init_kwargs.items() if isinstance(v, int | float | str | list))
+        )
     return [json.dumps(part, sort_keys=True, default=str) for part in state]

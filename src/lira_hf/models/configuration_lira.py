@@ -7,7 +7,9 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 
-__all__ = ["LiraConfig"]
+__all__ = ["LIRA_VERSION", "LiraConfig"]
+
+LIRA_VERSION = "0.1.0"
 
 _POOLINGS = ("mean", "cls", "last")
 

@@ -63,6 +63,16 @@ def standardise(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return centred / deviation
 
 
+def fill_unjudged(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """
+    Gives a candidate that was not judged the mean of the item's judged ones, so that silence is neither praise nor
+    blame (ours). `scores` `(batch, candidates, 3)`, 0 where not judged; `mask` `(batch, candidates)`, bool.
+    """
+    judged = ((scores > 0).all(-1) & mask).unsqueeze(-1)
+    mean = (scores * judged).sum(1, keepdim=True) / judged.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(judged, scores, mean)
+
+
 class LiraAdaptor(nn.Module):
     """A: one input projection per stream, since d_g and d_h may differ, and a shared residual block (paper)."""
 
@@ -114,7 +124,7 @@ class LiraActor(nn.Module):
         judged = (scores > 0).all(-1, keepdim=True).to(similarity.dtype)
         columns = [similarity, standardise(similarity, mask), consensus, standardise(consensus, mask)]
         features = torch.cat([scores * 0.1 * judged, judged, torch.stack(columns, -1)], dim=-1)
-        prior = scores @ scores.new_tensor(self.prior)
+        prior = fill_unjudged(scores, mask) @ scores.new_tensor(self.prior)
         logits = (prior + self.fc2(self.activation(self.fc1(features))).squeeze(-1)) / self.temperature
         lowest = torch.finfo(logits.dtype).min
         return torch.log_softmax(logits.masked_fill(~mask, lowest), dim=-1).clamp(min=lowest)
@@ -202,7 +212,8 @@ class LiraArca(nn.Module):
         else:
             action = policy.argmax(-1)
         config = self.config
-        reward = candidate_reward(anchor_scores, output.similarity, config.reward_weights)
+        scores = None if anchor_scores is None else fill_unjudged(anchor_scores, output.candidate_mask)
+        reward = candidate_reward(scores, output.similarity, config.reward_weights)
         mask = output.candidate_mask & rows.unsqueeze(-1)
         loss = policy_loss(
             output.log_policy, reward, mask, config.policy_objective, config.entropy_weight, action=action

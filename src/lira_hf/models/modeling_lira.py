@@ -12,7 +12,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .backbones_lira import backbone_fingerprint, build_encoder, encode_tokens, load_encoder
-from .configuration_lira import LiraConfig
+from .configuration_lira import LIRA_VERSION, LiraConfig
 from .modeling_arca import LiraArca, LiraArcaOutput
 from .modeling_lasr import LiraAttention, LiraEmbeddingHead, LiraFusion, LiraFusionLayer, join_paths
 from .pooling_lira import unit
@@ -86,6 +86,11 @@ class LiraPreTrainedModel(PreTrainedModel):
             init.normal_(module.bin_embedding, std=std)
             if module.language_embedding is not None:
                 init.zeros_(module.language_embedding.weight)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As in Transformers; the configuration also records the version of lira_hf."""
+        self.config.lira_version = LIRA_VERSION
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):

@@ -1,4 +1,5 @@
-"""From nothing to a trained model on real text: the quickstart's corpora, its small encoder, its steps and its report."""
+"""From nothing to a trained model on real text: the quickstart's corpora, its small encoder, its steps and its
+report."""
 
 from .corpus import Corpus, catalog_corpus, cldr_corpus, write_corpus
 from .pipeline import Quickstart, Results

@@ -83,7 +83,9 @@ def fill_candidates(
     return fingerprint
 
 
-def _fill(store: CandidateStore, rows: list[ParallelPair], translators: Translators, fingerprint: str, options) -> None:
+def _fill(
+    store: CandidateStore, rows: list[ParallelPair], translators: Translators, fingerprint: str, options
+) -> None:
     critic = _NamedCritic(CRITIC, fingerprint, translators.critic)
     texts: dict[str, list[str]] = {}
     for pair in rows:

@@ -39,7 +39,7 @@ DEBIAN_PACKAGES: Mapping[str, tuple[str, ...]] = {
         "cinnamon-l10n",
     ),
     "train": ("evolution-common", "caja-common"),
-    "dev": ("wordpress-l10n", "dpkg"),
+    "dev": ("wordpress-l10n", "dpkg", "totem-common"),
     "test": ("vlc-l10n", "tuxpaint-data", "audacity-data", "apt"),
 }
 _MOST_CHARACTERS = 200
@@ -107,7 +107,8 @@ def catalog_corpus(
             ]
             logger.info("%s: %d pairs", package, len(found))
             origins[side].append(package)
-            pairs += found
+            # The search for near-duplicates is quadratic; it needs no more rows than twice those that stay.
+            pairs += draw_rows(found, 2 * most[side], seed)
     # The rules for three sides: what learns is one of them, what trains another.
     sides = _four_sides(pairs, origins)
     drawn = {side: draw_rows(rows, most[side], seed) for side, rows in sides.items()}
@@ -116,7 +117,9 @@ def catalog_corpus(
 
 def _four_sides(pairs: list[ParallelPair], origins: dict[str, list[str]]) -> dict[str, list[ParallelPair]]:
     """Later sides lose what is a near-duplicate of an earlier one; nothing of dev or test is in learn or train."""
-    seen = split_by_origin(pairs, {"train": origins["learn"] + origins["train"], "dev": origins["dev"], "test": origins["test"]})
+    seen = split_by_origin(
+        pairs, {"train": origins["learn"] + origins["train"], "dev": origins["dev"], "test": origins["test"]}
+    )
     learn, train = [], []
     for pair in seen["train"]:
         (learn if pair.origin.split("/", 1)[0] in origins["learn"] else train).append(pair)

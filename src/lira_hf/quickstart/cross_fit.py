@@ -1,4 +1,5 @@
-"""Cross-fitted encoders: the head trains on g's features of texts that g has not learned from, as it will meet them."""
+"""Cross-fitted encoders: the head trains on g's features of texts that g has not learned from, as it will meet
+them."""
 
 import hashlib
 from collections.abc import Sequence

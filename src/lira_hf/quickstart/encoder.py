@@ -1,4 +1,5 @@
-"""The quickstart's multilingual encoder g: the n-gram encoder, distilled towards an English teacher on parallel text."""
+"""The quickstart's multilingual encoder g: the n-gram encoder, distilled towards an English teacher on parallel
+text."""
 
 import logging
 import os

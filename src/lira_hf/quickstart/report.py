@@ -26,9 +26,9 @@ def build_report(run: Quickstart, results: Results) -> dict[str, Any]:
     Everything that was measured.
 
     Returns:
-        `dict`: `systems` (per system and metric the languages' means and their mean, averaged over seeds), `differences`
-        (LiRA minus each system, nDCG@10, with 95 % intervals, mean and per language), `chosen`, `dev`, `sizes`,
-        `seconds`, `versions`.
+        `dict`: `systems` (per system and metric the languages' means and their mean, averaged over seeds),
+        `differences` (LiRA minus each system, nDCG@10, with 95 % intervals, mean and per language), `chosen`, `dev`,
+        `sizes`, `seconds`, `versions`.
     """
     systems = {
         name: {metric: _means(scores, metric) for metric in METRICS} | {"seeds": [s.mean() for s in scores]}
@@ -57,7 +57,8 @@ def build_report(run: Quickstart, results: Results) -> dict[str, Any]:
         "dev": results.dev,
         "sizes": sizes,
         "seconds": results.seconds,
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
+        | {"python": platform.python_version()},
     }
 
 
@@ -78,7 +79,10 @@ def report_table(report: dict[str, Any]) -> Table:
     sizes, seeds = report["sizes"], len(report["settings"]["seeds"])
     table = Table(
         title=f"Test: {sizes['test']:,} queries, {sizes['pool']:,} documents, {seeds} seeds; settings chosen on dev",
-        caption="nDCG@10 per language and mean of the languages, x 100; 95 % paired-bootstrap intervals, resampled by document",
+        caption=(
+            "nDCG@10 per language and mean of the languages, x 100; 95 % paired-bootstrap intervals, resampled by "
+            "document"
+        ),
     )
     table.add_column("", no_wrap=True)
     for tag in [*tags, "mean", "recall@1", "MRR"]:
@@ -133,7 +137,9 @@ def write_card(run: Quickstart, report: dict[str, Any], folder: Path) -> Path:
         encoder="hashed n-gram encoder, distilled on the training side",
         anchor="all-MiniLM-L6-v2",
         data=sources[run.settings.corpus],
-        candidates=f"up to {run.settings.num_candidates} of a gloss (IBM model 1), a translation memory and its repair",
+        candidates=(
+            f"up to {run.settings.num_candidates} of a gloss (IBM model 1), a translation memory and its repair"
+        ),
         critic="heuristic (adequacy, coverage, form); no LLM judge",
         report=report,
     )

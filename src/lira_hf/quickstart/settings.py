@@ -7,7 +7,10 @@ from typing import Any
 from .corpus import LANGUAGES
 
 
-__all__ = ["QuickstartSettings", "arca_recipe", "lasr_recipe"]
+__all__ = ["MAX_LENGTH", "QuickstartSettings", "arca_recipe", "lasr_recipe"]
+
+# The n-gram encoder has several tokens a character; the English encoder's own limit, 512, holds for itself.
+MAX_LENGTH = 1024
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class QuickstartSettings:
         encoder_epochs (`float`, *optional*, defaults to 5.0): Of the distillation.
         arca_steps, lasr_steps (`int`, *optional*): Steps of the stages.
         path_weights (`tuple[float, ...]`, *optional*): Shares of g that are tried on dev.
-        queue_sizes (`tuple[int, ...]`, *optional*, defaults to `(0, 1024)`): DocQueue lengths of stage 2 that are tried
-            with the first seed; the better one on dev is used.
+        queue_sizes (`tuple[int, ...]`, *optional*, defaults to `(0, 1024)`): DocQueue lengths of stage 2 that are
+            tried with the first seed; the better one on dev is used.
         data_limit (`int`, *optional*): Most rows per language of each part, for a quick look.
     """
 
@@ -32,7 +35,7 @@ class QuickstartSettings:
     num_candidates: int = 4
     encoder_epochs: float = 5.0
     arca_steps: int = 150
-    lasr_steps: int = 180
+    lasr_steps: int = 300
     path_weights: tuple[float, ...] = field(default=(0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9))
     queue_sizes: tuple[int, ...] = (0, 1024)
     data_limit: int | None = None
@@ -76,6 +79,7 @@ def arca_recipe(
     return {
         "encoder": str(folder / "encoder"),
         "anchor": anchor,
+        "max_length": MAX_LENGTH,
         "config": {"path_weight": path_weight, "languages": [*settings.languages, "en"]},
         **_common(folder, folder / f"seed-{seed}" / "arca", seed, critic, settings),
         "stage": "arca",
@@ -96,7 +100,8 @@ def lasr_recipe(
         **_common(folder, folder / f"seed-{seed}" / f"lasr-queue-{queue_size}", seed, critic, settings),
         "stage": "lasr",
         "max_steps": settings.lasr_steps,
-        "learning_rate": 3e-4,
+        "learning_rate": 1e-3,
+        "train_arca": True,
         "queue_size": queue_size,
         "path_dropout": 0.1,
         "eval_steps": steps,

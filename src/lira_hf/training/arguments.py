@@ -18,18 +18,21 @@ class ModelArguments:
         model (`str`, *optional*): Folder or name of a LiRA checkpoint, such as stage 1's output.
         encoder (`str`, *optional*): Folder or name of the multilingual encoder g, where there is no checkpoint yet.
         anchor (`str`, *optional*): Folder or name of the English encoder h. `None`: g serves as h.
+        max_length (`int`, *optional*, defaults to 512): Tokens kept of a text, where backbones are joined.
         config (`dict`, *optional*): Fields of [`LiraConfig`], on top of the checkpoint's or of the defaults.
     """
 
     model: str | None = None
     encoder: str | None = None
     anchor: str | None = None
+    max_length: int = 512
     config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.encoder is None):
             raise ValueError(
-                f"got model={self.model!r} and encoder={self.encoder!r}; expected one of them: a LiRA checkpoint to go on "
+                f"got model={self.model!r} and encoder={self.encoder!r}; expected one of them: a LiRA checkpoint to "
+                "go on "
                 "with, or a multilingual encoder to start from"
             )
 
@@ -45,7 +48,7 @@ class DataArguments:
         dev_split (`str`, *optional*, defaults to `"dev"`): Name of the qrels that settings are chosen on; "" for none.
         store (`str`, *optional*): Candidate store. `None` trains without translations.
         critic (`str`, *optional*): Name of the critic whose scores are read.
-        critic_fingerprint (`str`, *optional*): Its fingerprint.
+        critic_fingerprint (`str`, *optional*): Its fingerprint, where the store has several of that name.
         num_candidates (`int`, *optional*, defaults to 5): K.
         features (`str`, *optional*): Folder of the feature cache; computed anew in every run without it.
         feature_dtype (`str`, *optional*, defaults to `"float16"`): Or `"float32"`.
@@ -87,6 +90,8 @@ class LiraTrainingArguments(TrainingArguments):
         path_dropout (`float`, *optional*, defaults to 0.3): Share of the queries that lose one road (ours).
         collapse_similarity (`float`, *optional*, defaults to 0.98): Mean sim above which training warns of collapse.
         collapse_spread (`float`, *optional*, defaults to 0.005): Within-item spread of sim below which it warns.
+        per_device_eval_batch_size (`int`, *optional*, defaults to 64): More than `TrainingArguments` has, as the
+            batch's documents are what is ranked.
     """
 
     stage: str = "lasr"
@@ -103,6 +108,7 @@ class LiraTrainingArguments(TrainingArguments):
     path_dropout: float = 0.3
     collapse_similarity: float = 0.98
     collapse_spread: float = 0.005
+    per_device_eval_batch_size: int = 64
 
     def __post_init__(self) -> None:
         # Batches are built from texts by the collator, so no column may be dropped before it.

@@ -35,8 +35,8 @@ def retrieval_rows(beir: BeirDataset, candidates: CandidateSource | None = None)
         candidates ([`CandidateSource`], *optional*): Where candidates come from; without it no row has any.
 
     Returns:
-        `datasets.Dataset`: Columns query_id, text, language, candidates (list of strings), scores (per candidate (s, e, p),
-        `[]` where it was not judged), document (text), document_id (position in the corpus).
+        `datasets.Dataset`: Columns query_id, text, language, candidates (list of strings), scores (per candidate (s,
+        e, p), `[]` where it was not judged), document (text), document_id (position in the corpus).
 
     Raises:
         ValueError: If no query has a relevant document.
@@ -78,7 +78,8 @@ class LiraCollator:
 
     Args:
         features ([`RoadFeatures`]): Features of both roads; what is missing is computed.
-        documents (`bool`, *optional*, defaults to `True`): Also give the documents' features; stage 1 has no use for them.
+        documents (`bool`, *optional*, defaults to `True`): Also give the documents' features; stage 1 has no use for
+            them.
     """
 
     def __init__(self, features: RoadFeatures, documents: bool = True):

@@ -13,9 +13,9 @@ import yaml
 from transformers import HfArgumentParser, PrinterCallback, set_seed
 
 from lira_hf.data import BeirDataset, read_beir
-from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures
+from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, stored_critic
 from lira_hf.models import LiraConfig, LiraModel, LiraProcessor
-from lira_hf.translation import CandidateStore, Identity
+from lira_hf.translation import CandidateStore
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
 from .dataset import LiraCollator, retrieval_rows
@@ -92,8 +92,9 @@ def load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
         model = LiraModel.from_pretrained(arguments.model, config=config)
         return model, LiraProcessor.from_pretrained(arguments.model)
     model = LiraModel.from_backbones(arguments.encoder, arguments.anchor, **arguments.config)
-    names = {"languages": model.config.languages, "anchor_languages": model.config.anchor_languages}
-    return model, LiraProcessor.from_backbones(arguments.encoder, arguments.anchor, **names)
+    options = {"max_length": arguments.max_length}
+    options |= {"languages": model.config.languages, "anchor_languages": model.config.anchor_languages}
+    return model, LiraProcessor.from_backbones(arguments.encoder, arguments.anchor, **options)
 
 
 def train_recipe(
@@ -109,7 +110,8 @@ def train_recipe(
     Args:
         recipe (`str`, `os.PathLike`, `dict` or `tuple`): As for [`read_recipe`], or what it returned.
         evaluator (`Callable`, *optional*): From an embedder and the dev split to metrics, logged at every evaluation.
-        train_features ([`RoadFeatures`], *optional*): Features of the training rows, where they are not the model's own
+        train_features ([`RoadFeatures`], *optional*): Features of the training rows, where they are not the model's
+        own
             (cross-fitted ones).
         quiet (`bool`, *optional*, defaults to `False`): Don't print each log entry where there is no progress bar.
 
@@ -121,8 +123,8 @@ def train_recipe(
     model, processor = load_model(model_arguments)
     source = None
     if data.store is not None:
-        critic = Identity(data.critic, data.critic_fingerprint or "") if data.critic else None
         store = CandidateStore(data.store, read_only=True)
+        critic = stored_critic(store, data.critic, data.critic_fingerprint) if data.critic else None
         source = CandidateSource(store, critic=critic, num_candidates=data.num_candidates)
     progress = not args.disable_tqdm
     features = RoadFeatures(model, processor, data.features, data.feature_dtype, progress=progress)

@@ -108,8 +108,8 @@ class LiraTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
         """
-        As in `Trainer`; `True` resumes from the newest checkpoint that is whole, or starts anew where there is none. The
-        queue is resumed too.
+        As in `Trainer`; `True` resumes from the newest checkpoint that is whole, or starts anew where there is none.
+        The queue is resumed too.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
@@ -124,7 +124,8 @@ class LiraTrainer(Trainer):
         stage = json.loads(mark.read_text(encoding="utf-8"))["stage"] if mark.is_file() else self.args.stage
         if stage != self.args.stage:
             raise ValueError(
-                f"{checkpoint} was written by stage {stage!r}; expected one of stage {self.args.stage!r}, which is run; give "
+                f"{checkpoint} was written by stage {stage!r}; expected one of stage {self.args.stage!r}, which is "
+                "run; give "
                 "each stage an output_dir of its own"
             )
 
@@ -202,14 +203,23 @@ class LiraTrainer(Trainer):
         if (high or flat) and not self._warned:
             self._warned = True
             logger.warning(
-                "the embedding critic collapses: mean sim %.3f (warning above %.3f), spread within an item %.4f (warning "
-                "below %.4f); every candidate looks alike to it. Use anchor_loss='contrastive', a lower learning rate or "
+                "the embedding critic collapses: mean sim %.3f (warning above %.3f), spread within an item %.4f "
+                "(warning "
+                "below %.4f); every candidate looks alike to it. Use anchor_loss='contrastive', a lower learning rate "
+                "or "
                 "fewer steps.",
                 logs.get("sim_mean", float("nan")),
                 self.args.collapse_similarity,
                 logs.get("sim_spread", float("nan")),
                 self.args.collapse_spread,
             )
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """The stage's loss. There are no labels, without which `Trainer` would compute none."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
+        return loss.detach().mean(), None, None
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Metrics of the evaluator where there is one; the loss over `eval_dataset` where there is one."""

@@ -1,0 +1,76 @@
+"""Trainers over the tiny model and data."""
+
+import pytest
+import torch
+
+from lira_hf.data import read_beir
+from lira_hf.inference import CandidateSource, RoadFeatures
+from lira_hf.training import LiraCollator, LiraTrainer, LiraTrainingArguments, retrieval_rows
+from lira_hf.translation import CandidateStore, Identity
+
+
+@pytest.fixture(scope="session")
+def source(tiny_data):
+    """Candidates and scores of the tiny data."""
+    return CandidateSource(CandidateStore(tiny_data / "store.sqlite", read_only=True), critic=Identity("judge", "1"))
+
+
+@pytest.fixture(scope="session")
+def rows(tiny_data, source):
+    """Training rows: 48, each with two judged candidates."""
+    return retrieval_rows(read_beir(tiny_data, "train"), source)
+
+
+@pytest.fixture(scope="session")
+def features_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("features")
+
+
+@pytest.fixture
+def make_trainer(tiny_lira, rows, features_folder, tmp_path):
+    """`make_trainer(stage, steps, config=..., data=..., **arguments)`: always from the same untrained model."""
+
+    def make(stage="lasr", steps=4, config=None, data=None, cls=LiraTrainer, evaluator=None, **arguments):
+        model, processor = tiny_lira(**(config or {}))
+        features = RoadFeatures(model, processor, features_folder, "float32")
+        defaults = {
+            "output_dir": str(tmp_path / "run"),
+            "stage": stage,
+            "max_steps": steps,
+            "per_device_train_batch_size": 8,
+            "learning_rate": 1e-2,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+            "use_cpu": True,
+            "queue_size": 20,
+        }
+        args = LiraTrainingArguments(**defaults | arguments)
+        torch.manual_seed(0)
+        data = rows if data is None else data
+        collator = LiraCollator(features, documents=stage == "lasr")
+        return cls(
+            model=model,
+            args=args,
+            train_dataset=data,
+            eval_dataset=data.select(range(4)) if args.eval_strategy != "no" else None,
+            data_collator=collator,
+            evaluator=evaluator,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def state():
+    """`state(trainer)`: a copy of all weights and of the queue."""
+
+    def copy(trainer) -> dict[str, torch.Tensor]:
+        found = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+        if trainer.queue is not None:
+            found |= {f"queue.{name}": value.clone() for name, value in trainer.queue.state_dict().items()}
+        return found
+
+    return copy
