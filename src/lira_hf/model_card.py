@@ -55,6 +55,8 @@ def write_model_card(facts: ModelFacts, folder: Path) -> Path:
             task_type="text-retrieval",
             dataset_type="lira-quickstart",
             dataset_name=f"{facts.name} test, {tag}",
+            dataset_config=tag,  # the Hub takes results of one configuration for one result
+            dataset_split="test",
             metric_type="ndcg_at_10",
             metric_value=round(value, 4),
         )
@@ -94,7 +96,7 @@ def _markdown(report: dict[str, Any]) -> str:
     for name, metrics in report["systems"].items():
         cells = [f"{100 * metrics['ndcg@10'][tag]:.1f}" for tag in tags]
         gain = report["differences"].get(name)
-        cells.append("" if gain is None else _interval(gain["mean"]))
+        cells.append("" if gain is None else _interval(gain["ndcg@10"]["mean"]))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

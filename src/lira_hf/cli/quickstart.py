@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lira_hf.evaluation import METRICS
 from lira_hf.quickstart import Quickstart, QuickstartSettings, build_report, plot_report, report_table, write_card
 
 
@@ -32,7 +33,8 @@ def run_quickstart(
     write_card(run, report, run.model_folder)
     announce("searching with the saved checkpoint, in a fresh process")
     _search(run, console)
-    console.print(report_table(report))
+    for metric in reversed(METRICS):  # nDCG@10, the one that decides, last
+        console.print(report_table(report, metric))
     console.print(f"\nCheckpoint: {run.model_folder}   Report: {folder}/report.json, report.png", markup=False)
     console.print(f"{time.perf_counter() - started:.0f} s in all")
 

@@ -1,4 +1,6 @@
-"""Losses and queues of the paper's LaSR as pure tensor modules; they import torch and safetensors only."""
+"""
+Losses and queues as pure tensor modules: LaSR's, and Arca's, which lie in `models` because a checkpoint carries them.
+"""
 
 from lira_hf.losses.consistency import consistency_loss
 from lira_hf.losses.correlation import (
@@ -16,6 +18,13 @@ from lira_hf.losses.regulariser import start_regulariser
 from lira_hf.losses.retrieval import RetrievalLoss, RetrievalOutput
 from lira_hf.losses.safe_negatives import SafeNegatives, safe_negative_mask
 from lira_hf.losses.soft_ndcg import soft_ndcg_loss
+from lira_hf.models.loss_arca import (
+    anchor_loss,
+    candidate_reward,
+    contrastive_loss,
+    cosine_anchor_loss,
+    policy_loss,
+)
 
 
 __all__ = [
@@ -30,12 +39,17 @@ __all__ = [
     "RetrievalLoss",
     "RetrievalOutput",
     "SafeNegatives",
+    "anchor_loss",
+    "candidate_reward",
     "consistency_loss",
+    "contrastive_loss",
+    "cosine_anchor_loss",
     "hinge_loss",
     "info_nce_loss",
     "load_queue_state",
     "mean_variance_loss",
     "pearson_correlation",
+    "policy_loss",
     "safe_negative_mask",
     "save_queue_state",
     "soft_ndcg_loss",

@@ -6,7 +6,7 @@ import inspect
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
@@ -88,8 +88,6 @@ def load_encoder(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
             f"a backbone is a {type(source).__name__}; expected a model name, a folder or a "
             "transformers PreTrainedModel"
         )
-    from transformers import AutoConfig
-
     config_kwargs = {k: v for k, v in kwargs.items() if k in ("revision", "trust_remote_code", "token", "cache_dir")}
     config = AutoConfig.from_pretrained(source, **config_kwargs)
     auto = _auto_class(config)
@@ -97,7 +95,8 @@ def load_encoder(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
     model_class = model_class[0] if isinstance(model_class, tuple) else model_class
     if model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters:
         kwargs["add_pooling_layer"] = False
-    return _as_encoder(auto.from_pretrained(source, **kwargs))
+    # No pickled weights unless the caller asks for them.
+    return _as_encoder(auto.from_pretrained(source, **{"use_safetensors": True, **kwargs}))
 
 
 def encode_tokens(

