@@ -17,7 +17,7 @@ def facts():
     gain = {"difference": 0.2124, "low": 0.1, "high": -0.3456}
     report = {
         "systems": systems,
-        "differences": {name: {"mean": gain} for name in ("g alone", "concat, equal")},
+        "differences": {name: {"ndcg@10": {"mean": gain}} for name in ("g alone", "concat, equal")},
         "sizes": {"learn": 5, "train": 1234, "dev": 56, "test": 78, "pool": 910},
         "settings": {"seeds": [0, 1]},
         "versions": {"torch": "2.13.0", "python": "3.11.2"},

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lira_hf import LiraProcessor
 from lira_hf.data import CacheError
-from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, SearchIndex, pad_candidates
+from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, SearchIndex, pad_candidates, stored_critic
 from lira_hf.translation import Candidate, CandidateStore, Identity, Score, StoreError
 
 
@@ -203,6 +203,24 @@ def test_a_text_without_a_language_has_no_candidates():
 def test_a_store_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(StoreError, match="isn't there"):
         CandidateStore(tmp_path / "none.sqlite", read_only=True)
+
+
+def test_a_critic_is_found_by_its_name(tmp_path):
+    with CandidateStore(tmp_path / "s.sqlite") as store:
+        store.add("vi", [("a", [Candidate("red", "m", "x")])], Identity("t", "1"))
+        with pytest.raises(ValueError, match="got critic 'judge'; expected exactly one .*: none"):
+            stored_critic(store, "judge")
+        for fingerprint in ("1", "2"):
+            store.add_scores("vi", [("a", "red", Score(1, 2, 3))], Identity("judge", fingerprint))
+        store.add_scores("vi", [("a", "red", Score(1, 2, 3))], Identity("other", "3"))
+        assert stored_critic(store, "other") == Identity("other", "3")
+        assert stored_critic(store, "judge", "2") == Identity("judge", "2")
+        with pytest.raises(
+            ValueError, match=r"judge \(fingerprint 1\), judge \(fingerprint 2\).*by its fingerprint too"
+        ):
+            stored_critic(store, "judge")
+        with pytest.raises(ValueError, match="with fingerprint '9'"):
+            stored_critic(store, "judge", "9")
 
 
 # LiraEmbedder

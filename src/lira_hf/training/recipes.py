@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, PrinterCallback, set_seed
 
 from lira_hf.data import BeirDataset, read_beir
@@ -83,7 +84,20 @@ def _numbers(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
-    """The checkpoint, or the joined backbones, that a recipe names, with its processor."""
+    """
+    The checkpoint, or the joined backbones, that a recipe names, with its processor.
+
+    Raises:
+        ValueError: Where `config` names what [`LiraConfig`] lacks, or gives a value that it doesn't take.
+    """
+    try:
+        return _load_model(arguments)
+    except StrictDataclassError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"got config={arguments.config}; expected values that LiraConfig takes; {reason}") from error
+
+
+def _load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
     _check_names(arguments.config, {field.name for field in dataclasses.fields(LiraConfig)}, "config", "LiraConfig")
     if arguments.model is not None:
         config = LiraConfig.from_pretrained(arguments.model)
@@ -110,9 +124,8 @@ def train_recipe(
     Args:
         recipe (`str`, `os.PathLike`, `dict` or `tuple`): As for [`read_recipe`], or what it returned.
         evaluator (`Callable`, *optional*): From an embedder and the dev split to metrics, logged at every evaluation.
-        train_features ([`RoadFeatures`], *optional*): Features of the training rows, where they are not the model's
-        own
-            (cross-fitted ones).
+        train_features ([`RoadFeatures`], *optional*): Features of the training rows, where they are not the
+            model's own (cross-fitted ones).
         quiet (`bool`, *optional*, defaults to `False`): Don't print each log entry where there is no progress bar.
 
     Returns:
