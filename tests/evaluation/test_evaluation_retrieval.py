@@ -166,7 +166,7 @@ def test_the_bootstrap_is_reproducible_and_wants_the_same_queries():
 
 def test_mixtures_by_hand():
     sentences, scores = np.eye(3, dtype="f"), [(1, 1, 1), (3, 3, 3), None]
-    weights = np.exp(np.array([3, 9, 0]) / 3)
+    weights = np.exp(0.3 * np.array([3, 9, 0]))
     expected = {
         "first": [1, 0, 0],
         "second": [0, 1, 0],
@@ -217,8 +217,8 @@ def test_the_concat_at_its_ends_is_either_road_alone(parts):
 
 @pytest.mark.parametrize("weight", [0.3, 0.5, 0.8])
 def test_an_untrained_model_is_the_weighted_concat(parts, weight):
-    # The judge's mixture weighs by exp(sum / 3), the untrained policy by exp(policy_prior * 0.1 * sum).
-    embedder, controls, dataset = parts(path_weight=weight, policy_prior=10 / 3)
+    # The judge's mixture weighs by exp(.3 sum), the untrained policy by exp(policy_prior * .1 * sum).
+    embedder, controls, dataset = parts(path_weight=weight, policy_prior=3.0)
     _equal(evaluate_embedder(embedder, dataset), controls.concat("judge", weight))
     embedder, controls, _ = parts(path_weight=weight, policy_prior=0.0)
     _equal(evaluate_embedder(embedder, dataset), controls.concat("uniform", weight))

@@ -43,10 +43,13 @@ def policy_by_hand(weights, config, source, candidates, sentences, scores) -> li
     others = [[float(a @ b) for j, b in enumerate(sentences) if j != k] for k, a in enumerate(sentences)]
     consensus = [sum(row) / len(row) if row else 0.0 for row in others]
     rows = zip(scores, sims, standardised(sims), consensus, standardised(consensus), strict=True)
+    known = [row for row in scores if all(row)]
+    mean_score = [sum(column) / len(known) for column in zip(*known, strict=True)] if known else [0.0] * 3
     logits = []
     for judged, sim, sim_z, mean, mean_z in rows:
         seen = [value / 10 for value in judged] + [float(all(judged)), sim, sim_z, mean, mean_z]
-        prior = sum(weight * value / 10 for weight, value in zip(config.reward_weights[:3], judged, strict=True))
+        worth = judged if all(judged) else mean_score  # silence is neither praise nor blame
+        prior = sum(weight * value / 10 for weight, value in zip(config.reward_weights[:3], worth, strict=True))
         logit = config.policy_prior * prior + feed_forward(weights, "arca.actor", torch.tensor(seen)).item()
         logits.append(logit / config.policy_temperature)
     return torch.tensor(logits).softmax(0).tolist()

@@ -19,7 +19,6 @@ def load_checkpoint(name: str) -> tuple[LiraModel, LiraProcessor]:
     if not isinstance(model, LiraModel):
         raise ValueError(
             f"{name} holds a {type(model).__name__}; expected a LiRA checkpoint; train one with `lira quickstart` or "
-            "`lira "
-            "train`, or name its folder"
+            "`lira train`, or name its folder"
         )
     return model, AutoProcessor.from_pretrained(name)

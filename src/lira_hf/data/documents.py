@@ -29,8 +29,7 @@ def read_documents(path: str | os.PathLike[str]) -> dict[str, str]:
     if not file.is_file():
         raise FileNotFoundError(
             f"got {str(place)!r}, and there is no {str(file)!r}; expected a BEIR folder, a .jsonl file or a text file "
-            "with "
-            "a document a line; mend the path"
+            "with a document a line; mend the path"
         )
     if file.suffix == ".jsonl":
         documents = read_corpus_file(file)

@@ -50,7 +50,7 @@ def mix_candidates(
     elif mixture == "uniform":
         weights = np.ones(len(sentences))
     elif mixture == "judge":
-        weights = np.exp((total - total.max()) / 3.0)
+        weights = np.exp(0.3 * (total - total.max()))  # as Arca's untrained policy does
     else:
         raise ValueError(f"the mixture is {mixture!r}; expected one of {MIXTURES}")
     return (weights / weights.sum()) @ sentences

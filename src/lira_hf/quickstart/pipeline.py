@@ -138,8 +138,7 @@ class Quickstart:
                 other = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
                 raise ValueError(
                     f"{self.folder} holds a run with other settings ({', '.join(other)}); expected the same ones to "
-                    "go on "
-                    "with it; choose another --output, or delete the folder"
+                    "go on with it; choose another --output, or delete the folder"
                 )
         else:
             _write_json(path, wanted)
@@ -194,9 +193,8 @@ class Quickstart:
         return Corpus(**{"learn": sides["train"], **sides}, cross_fit=cross_fit)
 
     def _distil(self) -> None:
-        teacher = RoadFeatures(
-            *self._backbones(self.anchor), self.folder / "teacher", "float32", progress=self.progress
-        )
+        # The same cache as later, so that the English encoder reads each string once.
+        teacher = RoadFeatures(*self._backbones(self.anchor), self.folder / "features", progress=self.progress)
         english = list(dict.fromkeys(pair.english for pair in self.corpus.learn))
         teacher.fill("anchor", english)
         vectors = dict(zip(english, teacher.get("anchor", english)[:, 0], strict=True))

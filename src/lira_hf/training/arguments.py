@@ -31,9 +31,8 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if (self.model is None) == (self.encoder is None):
             raise ValueError(
-                f"got model={self.model!r} and encoder={self.encoder!r}; expected one of them: a LiRA checkpoint to "
-                "go on "
-                "with, or a multilingual encoder to start from"
+                f"got model={self.model!r} and encoder={self.encoder!r}; expected one of them: a LiRA checkpoint "
+                "to go on with, or a multilingual encoder to start from"
             )
 
 

@@ -60,7 +60,12 @@ def read_recipe(recipe: str | os.PathLike | dict[str, Any]) -> Recipe:
             )
     fields = {field.name for kind in _ARGUMENTS for field in dataclasses.fields(kind) if field.init}
     _check_names(recipe, fields, "the recipe", "ModelArguments, DataArguments or LiraTrainingArguments")
-    return HfArgumentParser(_ARGUMENTS).parse_dict(_numbers(recipe))
+    try:
+        return HfArgumentParser(_ARGUMENTS).parse_dict(_numbers(recipe))
+    except TypeError as error:  # the dataclasses compare and compute with what they are given
+        raise ValueError(
+            f"the recipe has a value of a wrong type ({error}); expected numbers, texts and lists"
+        ) from error
 
 
 def _check_names(given: dict[str, Any], known: set[str], where: str, what: str) -> None:
@@ -104,7 +109,9 @@ def _load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
         if arguments.config:  # built anew, so that its checks see the changes
             config = LiraConfig.from_dict({**config.to_dict(), **arguments.config})
         model = LiraModel.from_pretrained(arguments.model, config=config)
-        return model, LiraProcessor.from_pretrained(arguments.model)
+        processor = LiraProcessor.from_pretrained(arguments.model)
+        processor.languages, processor.anchor_languages = model.config.languages, model.config.anchor_languages
+        return model, processor
     model = LiraModel.from_backbones(arguments.encoder, arguments.anchor, **arguments.config)
     options = {"max_length": arguments.max_length}
     options |= {"languages": model.config.languages, "anchor_languages": model.config.anchor_languages}

@@ -69,7 +69,8 @@ class LiraTrainer(Trainer):
 
     Args:
         evaluator (`Callable`, *optional*): Given the model, returns metrics of the dev split, such as
-            `{"ndcg@10": .6}`. They are logged with the prefix `eval_` and can choose the best checkpoint.
+            `{"ndcg@10": .6}`. They join the metrics of each evaluation of `eval_dataset`, with the prefix `eval_`, and
+            can choose the best checkpoint.
         kwargs: As for `Trainer`; `args` is a [`LiraTrainingArguments`].
     """
 
@@ -125,8 +126,7 @@ class LiraTrainer(Trainer):
         if stage != self.args.stage:
             raise ValueError(
                 f"{checkpoint} was written by stage {stage!r}; expected one of stage {self.args.stage!r}, which is "
-                "run; give "
-                "each stage an output_dir of its own"
+                "run; give each stage an output_dir of its own"
             )
 
     def compute_loss(
@@ -151,6 +151,7 @@ class LiraTrainer(Trainer):
         both = joint["source_features"].any(-1).any(-1) & joint["anchor_features"].any(-1).any(-1).any(-1)
         if model.training and args.path_dropout:
             joint |= _drop_paths(both, count, args.path_dropout)
+            both = both & joint["keep_source"] & joint["keep_anchor"]
         output = model(**joint, output_paths=bool(args.consistency_weight))
         queries, documents = output.pooler_output[:count], output.pooler_output[count:]
         ids = inputs["document_ids"]
@@ -204,10 +205,8 @@ class LiraTrainer(Trainer):
             self._warned = True
             logger.warning(
                 "the embedding critic collapses: mean sim %.3f (warning above %.3f), spread within an item %.4f "
-                "(warning "
-                "below %.4f); every candidate looks alike to it. Use anchor_loss='contrastive', a lower learning rate "
-                "or "
-                "fewer steps.",
+                "(warning below %.4f); every candidate looks alike to it. Use anchor_loss='contrastive', a lower "
+                "learning rate or fewer steps.",
                 logs.get("sim_mean", float("nan")),
                 self.args.collapse_similarity,
                 logs.get("sim_spread", float("nan")),
@@ -221,23 +220,19 @@ class LiraTrainer(Trainer):
             loss = self.compute_loss(model, inputs)
         return loss.detach().mean(), None, None
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Metrics of the evaluator where there is one; the loss over `eval_dataset` where there is one."""
-        metrics: dict[str, float] = {}
-        if eval_dataset is not None or self.eval_dataset is not None:
-            kept, self._stats = self._stats, defaultdict(list)  # training's figures stay free of evaluation's
-            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-            self._stats = kept
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
+        """As in `Trainer`, with the evaluator's metrics among the others, so that every callback sees them."""
+        kept, self._stats = self._stats, defaultdict(list)  # training's figures stay free of evaluation's
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        self._stats = kept
         if self.evaluator is not None:
             training = self.model.training
             found = self.evaluator(self.model.eval())
             self.model.train(training)
-            found = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
-            self.log(found)
-            metrics |= found
-            if not metrics.keys() - found.keys():
-                self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+        return output
 
 
 def _join(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
