@@ -10,6 +10,7 @@ __version__ = LIRA_VERSION
 
 __all__ = [
     "LiraConfig",
+    "LiraEmbedder",
     "LiraModel",
     "LiraModelOutput",
     "LiraProcessor",
@@ -18,3 +19,12 @@ __all__ = [
     "NgramTokenizer",
     "__version__",
 ]
+
+
+def __getattr__(name: str):
+    # Search and the feature cache bring their own libraries, which loading a model does not need.
+    if name == "LiraEmbedder":
+        from .inference import LiraEmbedder
+
+        return LiraEmbedder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
