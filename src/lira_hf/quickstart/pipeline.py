@@ -318,6 +318,7 @@ class Quickstart:
         # What the Trainer needs to go on is of no use to who loads the model, and would be published with it.
         for name in (".complete", "training_args.bin"):
             (part / name).unlink(missing_ok=True)
+        shutil.rmtree(self.model_folder, ignore_errors=True)  # a kill may have left it without its mark
         part.rename(self.model_folder)
 
     def _choose_queue(self, seed: int) -> dict[str, Any]:
