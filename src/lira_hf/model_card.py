@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 
-__all__ = ["ModelFacts", "write_model_card"]
+__all__ = ["ModelFacts", "format_interval", "write_model_card"]
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 
@@ -96,10 +96,11 @@ def _markdown(report: dict[str, Any]) -> str:
     for name, metrics in report["systems"].items():
         cells = [f"{100 * metrics['ndcg@10'][tag]:.1f}" for tag in tags]
         gain = report["differences"].get(name)
-        cells.append("" if gain is None else _interval(gain["ndcg@10"]["mean"]))
+        cells.append("" if gain is None else format_interval(gain["ndcg@10"]["mean"]))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _interval(gain: dict[str, float]) -> str:
+def format_interval(gain: dict[str, float]) -> str:
+    """A difference and its interval in points: "+2.9 [2.1, 3.6]"."""
     return f"{100 * gain['difference']:+.1f} [{100 * gain['low']:.1f}, {100 * gain['high']:.1f}]"

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lira_hf.data import language_name
 from lira_hf.evaluation import METRICS, RetrievalScores, paired_difference
-from lira_hf.model_card import ModelFacts, write_model_card
+from lira_hf.model_card import ModelFacts, format_interval, write_model_card
 
 from .pipeline import Quickstart, Results
 
@@ -100,13 +100,9 @@ def report_table(report: dict[str, Any], metric: str = "ndcg@10") -> Table:
     for name, metrics in report["systems"].items():
         cells = [f"{100 * metrics[metric][tag]:.1f}" for tag in [*tags, "mean"]]
         gain = report["differences"].get(name)
-        cells.append("" if gain is None else _interval(gain[metric]["mean"]))
+        cells.append("" if gain is None else format_interval(gain[metric]["mean"]))
         table.add_row(name, *cells, style="bold" if name == OURS else None)
     return table
-
-
-def _interval(gain: dict[str, float]) -> str:
-    return f"{100 * gain['difference']:+.1f} [{100 * gain['low']:.1f}, {100 * gain['high']:.1f}]"
 
 
 def plot_report(report: dict[str, Any], path: Path) -> None:
