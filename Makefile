@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: venv  ## Real text to a trained model, a report and a search (ARGS="..." for options)
-	$(BIN)/lira quickstart $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/lira quickstart $(ARGS)
 
 test: venv  ## All tests, offline (ARGS="tests/losses -k queue" for some)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
