@@ -87,10 +87,14 @@ class RoadFeatures:
         """
         if not texts:
             return np.zeros((0, self.rows, self.dims[road]), dtype=np.float32)
-        if road in self.caches:
+        cache = self.caches.get(road)
+        if cache is None:
+            return self.compute(road, texts)
+        try:
+            return cache.get(texts)  # training reads what is there: one look-up, not two
+        except KeyError:
             self.fill(road, texts)
-            return self.caches[road].get(texts)
-        return self.compute(road, texts)
+            return cache.get(texts)
 
     @torch.no_grad()
     def compute(self, road: str, texts: Sequence[str]) -> NDArray[np.float32]:
