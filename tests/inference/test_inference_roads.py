@@ -155,9 +155,6 @@ def test_pad_candidates_puts_everything_in_its_place(tiny_lira):
     np.testing.assert_allclose(padded, expected, atol=1e-6)
     assert scores.tolist() == [[[1, 2, 3], [0, 0, 0]], [[0, 0, 0]] * 2, [[4, 5, 6], [0, 0, 0]]]
     assert pad_candidates(features, [[], []]) == (None, None)
-    narrow, scores = pad_candidates(features, rows, [[(1, 2, 3), None], [], [(4, 5, 6)]], width=1)
-    np.testing.assert_allclose(narrow, expected[:, :1], atol=1e-6)
-    assert scores.shape == (3, 1, 3)
 
 
 # CandidateSource

@@ -132,7 +132,6 @@ def pad_candidates(
     features: RoadFeatures,
     candidates: Sequence[Sequence[str]],
     scores: Sequence[Sequence[Sequence[float] | None]] | None = None,
-    width: int | None = None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """
     Ragged candidates as the tensors that the model reads.
@@ -141,25 +140,24 @@ def pad_candidates(
         features ([`RoadFeatures`]): Where h's features come from.
         candidates (`Sequence[Sequence[str]]`): Per text up to K English strings.
         scores (`Sequence`, *optional*): Per candidate (s, e, p) or `None`.
-        width (`int`, *optional*): K; that of the longest row by default.
 
     Returns:
         `tuple`: features `(texts, candidates, 1 + bins, d_h)` float32, zero where there is no candidate, and scores
         `(texts, candidates, 3)`, zero where there is none. Both `None` where no text has a candidate.
     """
-    width = max((len(row) for row in candidates), default=0) if width is None else width
+    width = max((len(row) for row in candidates), default=0)
     if not width:
         return None, None
-    flat = [text for row in candidates for text in row[:width]]
+    flat = [text for row in candidates for text in row]
     found = features.get("anchor", flat)
     padded = np.zeros((len(candidates), width, features.rows, features.dims["anchor"]), dtype=np.float32)
     judged = np.zeros((len(candidates), width, 3), dtype=np.float32)
     place = 0
     for row, texts in enumerate(candidates):
-        count = len(texts[:width])
+        count = len(texts)
         padded[row, :count] = found[place : place + count]
         place += count
-        for k, score in enumerate((scores[row] if scores is not None else [])[:width]):
+        for k, score in enumerate(scores[row] if scores is not None else []):
             if score is not None:
                 judged[row, k] = score
     return torch.from_numpy(padded), torch.from_numpy(judged)

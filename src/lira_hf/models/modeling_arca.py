@@ -182,15 +182,14 @@ class LiraArca(nn.Module):
         to_all = (vectors * vectors.sum(1, keepdim=True)).sum(-1)
         return (to_all - 1.0) / others.clamp(min=1.0) * mask * (others > 0)
 
-    def weights(self, output: LiraArcaOutput, mode: str | None = None) -> torch.Tensor:
+    def weights(self, output: LiraArcaOutput) -> torch.Tensor:
         """
         How much each candidate counts: the policy (`"mixture"`, ours) or all on the likeliest (`"argmax"`, paper).
 
         Returns:
             `torch.Tensor` of shape `(batch, candidates)`: Rows sum to 1, or to 0 for a text without candidates.
         """
-        mode = mode or self.config.candidate_mode
-        if mode == "mixture":
+        if self.config.candidate_mode == "mixture":
             return output.log_policy.exp() * output.candidate_mask
         best = F.one_hot(output.log_policy.argmax(-1), output.log_policy.shape[-1])
         return best.to(output.log_policy.dtype) * output.candidate_mask

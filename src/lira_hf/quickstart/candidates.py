@@ -63,13 +63,11 @@ def fit_translators(pairs: Sequence[ParallelPair]) -> Translators:
 
 def fill_candidates(
     corpus: Corpus, translators: Translators, store: CandidateStore, num_candidates: int, progress: bool
-) -> str:
+) -> None:
     """
     Asks for the candidates and scores that the store lacks. Rows that the translators learned from are cross-fitted:
-    each is translated and judged by ones that have not seen its English.
-
-    Returns:
-        `str`: The fingerprint under which the critic's scores are stored.
+    each is translated and judged by ones that have not seen its English. All scores are stored under the critic's
+    fingerprint.
     """
     fingerprint = translators.critic.fingerprint
     options = {"num_candidates": num_candidates, "progress": progress}
@@ -80,7 +78,6 @@ def fill_candidates(
             held_out = [pair for pair in corpus.train if fold_of(pair.english) == fold]
             rest = [pair for pair in corpus.train if fold_of(pair.english) != fold]
             _fill(store, held_out, fit_translators(rest), fingerprint, options)
-    return fingerprint
 
 
 def _fill(

@@ -104,7 +104,8 @@ class Quickstart:
         chosen |= self._once("queue.json", "choice of the queue on dev", lambda: self._choose_queue(first))
         for seed in self.settings.seeds[1:]:
             self._train_lasr(seed, chosen["queue_size"])
-        self._step("checkpoint", self.model_folder, lambda: self._publish(chosen["queue_size"]))
+        if not self.model_folder.is_dir():
+            self._timed("checkpoint", lambda: self._publish(chosen["queue_size"]))
         results = self._timed("evaluation", lambda: self._evaluate(chosen))
         results.seconds = self.seconds
         return results
@@ -248,9 +249,9 @@ class Quickstart:
         with CandidateStore(self.folder / "candidates.sqlite") as store:
             fill_candidates(self.corpus, self.translators, store, self.settings.num_candidates, self.progress)
 
-    def candidates(self, read_only: bool = True) -> CandidateSource:
+    def candidates(self) -> CandidateSource:
         """What the store holds, with its scores."""
-        store = CandidateStore(self.folder / "candidates.sqlite", read_only=read_only)
+        store = CandidateStore(self.folder / "candidates.sqlite", read_only=True)
         return CandidateSource(store, critic=Identity(*self.critic), num_candidates=self.settings.num_candidates)
 
     def features(self, fold: int | None = None) -> RoadFeatures:
@@ -318,8 +319,7 @@ class Quickstart:
         # What the Trainer needs to go on is of no use to who loads the model, and would be published with it.
         for name in (".complete", "training_args.bin"):
             (part / name).unlink(missing_ok=True)
-        shutil.rmtree(self.model_folder, ignore_errors=True)  # a kill may have left it without its mark
-        part.rename(self.model_folder)
+        part.rename(self.model_folder)  # at once: it is there whole or not at all
 
     def _choose_queue(self, seed: int) -> dict[str, Any]:
         split = self.split("dev")
