@@ -1,7 +1,14 @@
 """LiRA for Hugging Face Transformers. Importing the package registers its classes with the Auto classes."""
 
 from .encoders import NgramEncoderConfig, NgramEncoderModel, NgramTokenizer
-from .models import LiraConfig, LiraModel, LiraModelOutput, LiraProcessor
+from .models import (
+    LiraConfig,
+    LiraForCausalLM,
+    LiraForMultipleChoice,
+    LiraModel,
+    LiraModelOutput,
+    LiraProcessor,
+)
 from .models.configuration_lira import LIRA_VERSION
 
 
@@ -11,6 +18,8 @@ __version__ = LIRA_VERSION
 __all__ = [
     "LiraConfig",
     "LiraEmbedder",
+    "LiraForCausalLM",
+    "LiraForMultipleChoice",
     "LiraModel",
     "LiraModelOutput",
     "LiraProcessor",

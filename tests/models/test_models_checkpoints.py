@@ -169,12 +169,6 @@ def test_wrong_configurations_are_refused(encoder_config, wrong, message):
         LiraConfig(encoder_config=encoder_config("bert"), anchor_config=encoder_config("bert", 24), **wrong)
 
 
-def test_a_base_lm_is_refused_by_this_version(encoder_config):
-    config = LiraConfig(encoder_config=encoder_config("bert"), base_config=encoder_config("qwen3"))
-    with pytest.raises(ValueError, match=r"names a base LM \(qwen3\).*set base_config=None"):
-        LiraModel(config)
-
-
 @pytest.mark.parametrize(
     "name", ["arca.adaptor.source_projection.weight", "fusion.path_embedding", "encoder.embeddings.LayerNorm.bias"]
 )

@@ -6,14 +6,29 @@ import inspect
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from .pooling_lira import pack_right_padded, pool_features
 
 
-__all__ = ["backbone_fingerprint", "build_encoder", "encode_tokens", "load_encoder"]
+__all__ = [
+    "backbone_fingerprint",
+    "build_base",
+    "build_encoder",
+    "encode_tokens",
+    "is_quantized",
+    "load_base",
+    "load_encoder",
+]
 
 _FINGERPRINT_SAMPLES = 4096
 
@@ -64,9 +79,25 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     return _as_encoder(auto.from_config(config, **extra))
 
 
+def build_base(config: PreTrainedConfig) -> PreTrainedModel:
+    """
+    A base causal LM with new weights, from its configuration alone.
+
+    Raises:
+        ValueError: For a configuration that no causal LM has.
+    """
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(
+            f"base_config is a {type(config).__name__}; expected that of a causal LM, such as LlamaConfig; for a "
+            "base whose code comes with its checkpoint, join or load it by name with trust_remote_code=True in "
+            "base_kwargs"
+        )
+    return AutoModelForCausalLM.from_config(config)
+
+
 def load_encoder(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
     """
-    A pretrained backbone.
+    A pretrained encoder.
 
     Args:
         source (`str` or `PreTrainedModel`): A name on the Hub, a local folder, or a live module, which is
@@ -78,16 +109,9 @@ def load_encoder(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
             configuration would not build.
     """
     if isinstance(source, PreTrainedModel):
-        if kwargs:
-            raise ValueError(
-                f"got {sorted(kwargs)} for a live {type(source).__name__}; these only apply to a name or folder"
-            )
+        _refuse_options(source, kwargs)
         return _built_part(source)
-    if not isinstance(source, str) and not hasattr(source, "__fspath__"):
-        raise TypeError(
-            f"a backbone is a {type(source).__name__}; expected a model name, a folder or a "
-            "transformers PreTrainedModel"
-        )
+    _check_place(source)
     config_kwargs = {k: v for k, v in kwargs.items() if k in ("revision", "trust_remote_code", "token", "cache_dir")}
     config = AutoConfig.from_pretrained(source, **config_kwargs)
     auto = _auto_class(config)
@@ -97,6 +121,50 @@ def load_encoder(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
         kwargs["add_pooling_layer"] = False
     # No pickled weights unless the caller asks for them.
     return _as_encoder(auto.from_pretrained(source, **{"use_safetensors": True, **kwargs}))
+
+
+def load_base(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
+    """
+    A pretrained base causal LM.
+
+    Args:
+        source (`str` or `PreTrainedModel`): A name on the Hub, a local folder, or a live causal LM, taken as it is.
+        kwargs: Passed to `from_pretrained`: `dtype`, `device_map`, `quantization_config`, `trust_remote_code`, ...
+
+    Raises:
+        TypeError: For anything else; for a live model that can't generate.
+    """
+    if isinstance(source, PreTrainedModel):
+        _refuse_options(source, kwargs)
+        if not source.can_generate():
+            raise TypeError(
+                f"the base LM is a live {type(source).__name__}, which has no language-model head; expected a "
+                "causal LM; load it by AutoModelForCausalLM"
+            )
+        return source
+    _check_place(source)
+    return AutoModelForCausalLM.from_pretrained(source, **{"use_safetensors": True, **kwargs})
+
+
+def is_quantized(model: PreTrainedModel) -> bool:
+    """Whether a backbone's weights are quantised."""
+    return getattr(model, "hf_quantizer", None) is not None
+
+
+def _refuse_options(source: PreTrainedModel, kwargs: dict) -> None:
+    if kwargs:
+        raise ValueError(
+            f"got {sorted(kwargs)} for a live {type(source).__name__}; these only apply to a name or folder"
+        )
+
+
+def _check_place(source: object) -> None:
+    if not isinstance(source, str) and not hasattr(source, "__fspath__"):
+        hint = "; of a PEFT model give merge_and_unload(), or add LoRA after joining, with lira_lora_config"
+        raise TypeError(
+            f"a backbone is a {type(source).__name__}; expected a model name, a folder or a "
+            f"transformers PreTrainedModel{hint if hasattr(source, 'peft_config') else ''}"
+        )
 
 
 def encode_tokens(
@@ -115,8 +183,8 @@ def encode_tokens(
     Returns:
         `torch.Tensor` of shape `(rows, 1 + bins, hidden_size)`, float32.
     """
-    if mask is None:
-        mask = torch.ones_like(ids)
+    ids = ids.to(encoder.device)
+    mask = torch.ones_like(ids) if mask is None else mask.to(encoder.device)
     if mask.shape != ids.shape:
         raise ValueError(f"the mask has shape {tuple(mask.shape)}; expected that of the ids, {tuple(ids.shape)}")
     present = mask.bool().any(-1)
@@ -132,19 +200,23 @@ def encode_tokens(
 
 
 @torch.no_grad()
-def backbone_fingerprint(model: PreTrainedModel) -> str:
+def backbone_fingerprint(model: PreTrainedModel) -> str | None:
     """
     Tells one backbone from another: a hash of every weight's name, shape and up to 4,096 evenly spaced values.
 
-    Sampling keeps it to a fraction of a second for any size; fine-tuning, quantising or swapping a model changes it.
+    Sampling keeps it to a fraction of a second for any size; fine-tuning, quantising or swapping a model changes
+    it, LoRA beside its weights does not.
 
     Returns:
-        `str`: 16 hexadecimal digits.
+        `str`, *optional*: 16 hexadecimal digits; `None` for a model some of whose weights are offloaded.
     """
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith("pooler."):
-            continue  # never used, and left out where a backbone is built or loaded
+    weights = {name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items()}
+    for name, tensor in sorted(weights.items()):
+        if name.startswith("pooler.") or ".lora_" in name:
+            continue  # never used, and left out where a backbone is built or loaded; LoRA is no part of it
+        if tensor.is_meta:
+            return None
         flat = tensor.detach().reshape(-1)
         step = max(-(-flat.numel() // _FINGERPRINT_SAMPLES), 1)  # rounded up, so that the samples reach the end
         sample = flat[::step].float().cpu().numpy()

@@ -17,7 +17,7 @@ _POOLINGS = ("mean", "cls", "last")
 @strict
 class LiraConfig(PreTrainedConfig):
     r"""
-    Configuration of [`LiraModel`]. Sub-configurations are kept whole, so a checkpoint needs no other repository.
+    Configuration of every LiRA class. Sub-configurations are kept whole, so a checkpoint needs no other repository.
 
     Args:
         base_config (`PreTrainedConfig` or `dict`, *optional*):
@@ -64,24 +64,39 @@ class LiraConfig(PreTrainedConfig):
         anchor_languages (`list[str]`, *optional*, defaults to `["en"]`):
             Languages of h: a text in one of them is its own translation.
         initializer_range (`float`, *optional*, defaults to 0.02): Standard deviation of new weights.
-        prefix_token_id (`int`, *optional*): Placeholder token of the soft prefix in the base LM's prompt.
-        embedding_source (`str`, *optional*, defaults to `"fusion"`): Where the embedding is read off.
+        prefix_token_id (`int`, *optional*):
+            Placeholder token of the soft prefix in the base LM's prompt; it may lie beyond the base's vocabulary,
+            which is also the default where there is a base LM: its first id that no text can have.
+        prefix_projection (`str`, *optional*, defaults to `"linear"`):
+            How a fused token becomes a soft token: `"linear"`, anywhere in the base's input space, or `"vocab"`,
+            within the hull of the base's own embeddings (ours).
+        prefix_injection (`str`, *optional*, defaults to `"hook"`):
+            `"hook"` puts the soft tokens where the base looks its tokens up, which every base understands.
+            `"inputs_embeds"` hands the base ready embeddings in `forward`, for `torch.compile` and `torch.export`.
+        embedding_source (`str`, *optional*, defaults to `"fusion"`):
+            Where the embedding is read off: the fused tokens, or `"language_model"`, which adds the base LM's last
+            state over prefix and text.
         backbones_saved (`bool`, *optional*, defaults to `True`): `False` in a slim checkpoint.
-        backbone_info (`dict`, *optional*): Name, revision and fingerprint of each backbone.
-        lira_version (`str`, *optional*): Version of lira_hf that wrote the checkpoint.
+        backbone_info (`dict`, *optional*): Name, revision, dtype and fingerprint of each backbone.
+        adapter_folder (`str`, *optional*): Sub-folder of a slim checkpoint that holds LoRA on the base LM.
+        part_dtypes (`dict`, *optional*): The dtype of each part, where a checkpoint holds several.
+        lira_version (`str`, *optional*): Version of lira_hf that wrote the checkpoint; one of a newer major version is
+            refused.
 
     Example:
 
     ```python
     >>> from lira_hf import LiraModel
 
-    >>> model = LiraModel.from_backbones(encoder="BAAI/bge-m3", anchor="BAAI/bge-base-en-v1.5")
+    >>> model = LiraModel.from_backbones("BAAI/bge-m3", "BAAI/bge-base-en-v1.5")
     >>> model.config.projection_dim
     1792
     ```
     """
 
     model_type = "lira"
+    # What the Trainer must not gather over an evaluation: it changes size with K and the prompt.
+    keys_to_ignore_at_inference = ["past_key_values", "prefix_embeds", "prefix_mask", "similarity", "policy"]
     sub_configs_defaults = {
         "base_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
         "encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta"),
@@ -118,19 +133,26 @@ class LiraConfig(PreTrainedConfig):
     anchor_languages: list[str] | tuple[str, ...] = ("en",)
     initializer_range: float | int = 0.02
     prefix_token_id: int | None = None
+    prefix_projection: Literal["linear", "vocab"] = "linear"
+    prefix_injection: Literal["hook", "inputs_embeds"] = "hook"
     embedding_source: Literal["fusion", "language_model"] = "fusion"
     backbones_saved: bool = True
     backbone_info: dict | None = None
+    adapter_folder: str | None = None
+    part_dtypes: dict | None = None
     lira_version: str | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        _check_version(self.lira_version)
         super().__post_init__(**kwargs)
         self.languages = list(self.languages)
         self.anchor_languages = list(self.anchor_languages)
         self.reward_weights = [float(weight) for weight in self.reward_weights]
         if self.projection_dim is None:
             self.projection_dim = self.source_dim + self.anchor_dim
+        if self.prefix_token_id is None and self.base_config is not None:
+            self.prefix_token_id = getattr(self.get_text_config(), "vocab_size", None)
         self._check_sizes()
         self._check_weights()
 
@@ -143,6 +165,11 @@ class LiraConfig(PreTrainedConfig):
     def anchor_dim(self) -> int:
         """Width d_h of the English encoder's states; d_g where g serves as h."""
         return self.source_dim if self.anchor_config is None else _hidden_size(self.anchor_config, "anchor_config")
+
+    @property
+    def prefix_length(self) -> int:
+        """Soft tokens in the base LM's prompt: the S bins of either road."""
+        return 2 * self.num_bins
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         # Caches, adapters and generation ask for the base LM's sizes; without a base LM there is only this config.
@@ -168,6 +195,11 @@ class LiraConfig(PreTrainedConfig):
         for name in ("encoder_pooling", "anchor_pooling"):
             if getattr(self, name) not in _POOLINGS:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {_POOLINGS}")
+        if self.embedding_source == "language_model" and self.base_config is None:
+            raise ValueError(
+                "embedding_source is 'language_model' and base_config is None; expected a base LM to read the "
+                "embedding off; give one, or leave embedding_source at 'fusion'"
+            )
 
     def _check_weights(self) -> None:
         if len(self.reward_weights) != 4:
@@ -182,6 +214,15 @@ class LiraConfig(PreTrainedConfig):
             )
         if self.policy_temperature <= 0:
             raise ValueError(f"policy_temperature is {self.policy_temperature}; expected a number above 0")
+
+
+def _check_version(version: str | None) -> None:
+    major = (version or "0").split(".")[0]
+    if major.isdigit() and int(major) > int(LIRA_VERSION.split(".")[0]):
+        raise ValueError(
+            f"the checkpoint was written by lira_hf {version}; expected a version of the same major as the installed "
+            f"{LIRA_VERSION}, or older; install a newer one: pip install --upgrade lira-hf"
+        )
 
 
 def _hidden_size(config: Any, name: str) -> int:

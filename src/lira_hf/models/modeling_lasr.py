@@ -183,11 +183,27 @@ class LiraEmbeddingHead(nn.Module):
         self.fc1.init_std = config.hidden_size**-0.5
         self.delta = nn.Linear(config.intermediate_size, config.projection_dim)
         self.delta.init_std = 0.0
+        self.state_norm, self.state_projection = None, None
+        if config.embedding_source == "language_model":
+            width = config.get_text_config().hidden_size
+            self.state_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+            self.state_projection = nn.Linear(width, config.hidden_size)
+            self.state_projection.init_std = width**-0.5
 
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor, start: torch.Tensor, state: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """
-        `tokens` `(batch, 2 x bins, hidden_size)`, `mask` `(batch, 2 x bins)`, `start` `(batch, projection_dim)` ->
+        `tokens` `(batch, 2 x bins, hidden_size)`, `mask` `(batch, 2 x bins)`, `start` `(batch, projection_dim)`,
+        and the base LM's last `state` `(batch, hidden size of the base)` where the embedding is read off it ->
         `(batch, projection_dim)` of unit length, or zero where no road is present.
         """
-        delta = self.delta(self.activation(self.fc1(masked_mean(tokens, mask))))
+        pooled = masked_mean(tokens, mask)
+        if self.state_projection is not None:
+            if state is None:
+                raise ValueError(
+                    "got no state of the base LM; expected one, since embedding_source is 'language_model'"
+                )
+            pooled = pooled + self.state_projection(self.state_norm(state.to(pooled)))
+        delta = self.delta(self.activation(self.fc1(pooled)))
         return unit(start + delta) * mask.any(-1, keepdim=True)

@@ -1,24 +1,38 @@
 """LiraModel: both roads into English space, Arca between them, LaSR on top."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .backbones_lira import backbone_fingerprint, build_encoder, encode_tokens, load_encoder
-from .configuration_lira import LIRA_VERSION, LiraConfig
+from .backbones_lira import build_base, build_encoder, encode_tokens
+from .base_lira import last_states, run_base
+from .configuration_lira import LiraConfig
 from .modeling_arca import LiraArca, LiraArcaOutput
-from .modeling_lasr import LiraAttention, LiraEmbeddingHead, LiraFusion, LiraFusionLayer, join_paths
+from .modeling_lasr import LiraEmbeddingHead, LiraFusion, join_paths
 from .pooling_lira import unit
+from .prefix_lira import LiraPrefixProjector, check_placeholders, embedding_width
+from .pretrained_lira import LiraPreTrainedModel
 
 
-__all__ = ["LiraModel", "LiraModelOutput", "LiraPreTrainedModel"]
+__all__ = ["ROAD_NAMES", "LiraModel", "LiraModelOutput"]
+
+# The tensors that make up the two roads of a batch.
+ROAD_NAMES = (
+    "source_ids",
+    "source_mask",
+    "anchor_ids",
+    "anchor_mask",
+    "anchor_scores",
+    "source_features",
+    "anchor_features",
+    "keep_source",
+    "keep_anchor",
+)
 
 
 @dataclass
@@ -31,6 +45,7 @@ class LiraModelOutput(ModelOutput):
         pooler_output (`torch.Tensor` of shape `(batch, projection_dim)`):
             The embedding, of unit length; zero for a row with neither text nor candidate.
         last_hidden_state (`torch.Tensor` of shape `(batch, 2 x bins, hidden_size)`): Fused tokens.
+        fusion_mask (`torch.Tensor` of shape `(batch, 2 x bins)`, bool): Fused tokens that stand for something.
         start_embeds (`torch.Tensor` of shape `(batch, projection_dim)`): The start z = [g; h], before LaSR's delta.
         source_path_embeds, anchor_path_embeds (`torch.Tensor` of shape `(batch, projection_dim)`, *optional*):
             The embedding from one road alone, where `output_paths=True`.
@@ -44,6 +59,7 @@ class LiraModelOutput(ModelOutput):
     loss: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
+    fusion_mask: torch.Tensor | None = None
     start_embeds: torch.Tensor | None = None
     source_path_embeds: torch.Tensor | None = None
     anchor_path_embeds: torch.Tensor | None = None
@@ -55,75 +71,20 @@ class LiraModelOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class LiraPreTrainedModel(PreTrainedModel):
-    """Initialisation and loading shared by every LiRA class."""
-
-    config: LiraConfig
-    base_model_prefix = "lira"
-    main_input_name = "source_ids"
-    input_modalities = ("text",)
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["LiraFusionLayer"]
-    _keys_to_ignore_on_load_unexpected = [r"^(encoder|anchor)\.pooler\."]  # of a live backbone that had one
-    _supports_sdpa = True
-    _supports_flash_attn = False  # the fusion needs a mask over absent roads
-    _supports_attention_backend = True
-    _can_record_outputs = {"hidden_states": LiraFusionLayer, "attentions": LiraAttention}
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        # Children are initialised before their parents and only once, so a layer carries its own deviation.
-        std = getattr(module, "init_std", self.config.initializer_range)
-        if isinstance(module, nn.Linear):
-            init.normal_(module.weight, std=std)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, LiraFusion):
-            init.normal_(module.path_embedding, std=std)
-            init.normal_(module.bin_embedding, std=std)
-            if module.language_embedding is not None:
-                init.zeros_(module.language_embedding.weight)
-
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """As in Transformers; the configuration also records the version of lira_hf."""
-        self.config.lira_version = LIRA_VERSION
-        return super().save_pretrained(save_directory, *args, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """
-        As in Transformers, and strict about LiRA's own weights: a checkpoint that lacks one, or has one of another
-        shape, is refused instead of being completed with random numbers.
-
-        Raises:
-            ValueError: Naming the missing weights.
-        """
-        wants_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        missing = sorted(info["missing_keys"])
-        if missing:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} lacks {len(missing)} weights of {cls.__name__}, among them "
-                f"{', '.join(missing[:5])}; expected a whole checkpoint written by save_pretrained; save it again, or "
-                "join the backbones anew with from_backbones"
-            )
-        # Loading makes new parameters, which all want a gradient.
-        model.base_model.freeze()
-        return (model, info) if wants_info else model
-
-
 class LiraModel(LiraPreTrainedModel):
     """
-    LiRA's embedding model: `pooler_output` for retrieval and ranking.
+    LiRA's embedding model: `pooler_output` for retrieval and ranking. Also the core of the classes with a base LM.
 
-    The backbones are frozen and in evaluation mode until [`~LiraModel.freeze`] says otherwise.
+    The backbones are frozen and in evaluation mode until [`~LiraModel.freeze`] says otherwise. The base LM of a
+    generation
+    checkpoint is left unloaded unless the embedding is read off it (`embedding_source="language_model"`).
 
     Args:
         config ([`LiraConfig`]): The configuration.
-        encoder, anchor (`PreTrainedModel`, *optional*): Ready-made backbones; built from the configuration otherwise.
+        encoder, anchor, base (`PreTrainedModel`, *optional*): Ready-made backbones; built from the configuration
+            otherwise.
+        with_base (`bool`, *optional*): Whether to hold the base LM; `None`: where the embedding is read off it.
+        keep_dtypes (`bool`, *optional*, defaults to `False`): While loading: parts saved in float32 stay so.
 
     Example:
 
@@ -140,23 +101,33 @@ class LiraModel(LiraPreTrainedModel):
 
     # Its losses are means over the batch; the Trainer must not divide by num_items_in_batch.
     accepts_loss_kwargs = False
+    _core = ""
 
     def __init__(
-        self, config: LiraConfig, encoder: PreTrainedModel | None = None, anchor: PreTrainedModel | None = None
+        self,
+        config: LiraConfig,
+        encoder: PreTrainedModel | None = None,
+        anchor: PreTrainedModel | None = None,
+        base: PreTrainedModel | None = None,
+        with_base: bool | None = None,
+        keep_dtypes: bool = False,
     ):
         super().__init__(config)
-        if config.base_config is not None:
-            raise ValueError(
-                f"the configuration names a base LM ({config.base_config.model_type}); LiraModel of this version is "
-                "embedding-only; set base_config=None"
-            )
+        if keep_dtypes:
+            self._keep_in_fp32_modules_strict = self.float32_modules(config)
         self.encoder = build_encoder(config.encoder_config) if encoder is None else encoder
         self.anchor = None
         if config.anchor_config is not None:
             self.anchor = build_encoder(config.anchor_config) if anchor is None else anchor
+        self.language_model, self.prefix_projector = None, None
+        if config.embedding_source == "language_model" if with_base is None else with_base:
+            self.language_model = build_base(config.base_config) if base is None else base
         self.arca = LiraArca(config)
         self.fusion = LiraFusion(config)
         self.embedding_head = LiraEmbeddingHead(config)
+        if self.language_model is not None:
+            width = embedding_width(self.language_model.get_input_embeddings())
+            self.prefix_projector = LiraPrefixProjector(config, width)
         self._relink_configs()
         self.post_init()
         self.freeze()
@@ -166,6 +137,14 @@ class LiraModel(LiraPreTrainedModel):
         self.config.encoder_config = self.encoder.config
         if self.anchor is not None:
             self.config.anchor_config = self.anchor.config
+        if self.language_model is not None:
+            self.config.base_config = self.language_model.config
+
+    @classmethod
+    def parts_of(cls, config: LiraConfig) -> list[str]:
+        """Names of the backbones that this class holds for `config`."""
+        parts = ["encoder"] if config.anchor_config is None else ["encoder", "anchor"]
+        return [*parts, "base"] if config.embedding_source == "language_model" else parts
 
     @property
     def anchor_encoder(self) -> PreTrainedModel:
@@ -173,14 +152,17 @@ class LiraModel(LiraPreTrainedModel):
         return self.encoder if self.anchor is None else self.anchor
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.encoder.get_input_embeddings()
+        """Those of the base LM where there is one, else g's: of `input_ids`."""
+        return (self.encoder if self.language_model is None else self.language_model).get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.encoder.set_input_embeddings(value)
+        (self.encoder if self.language_model is None else self.language_model).set_input_embeddings(value)
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
-        """As in Transformers, for g, whose own configuration has to know the new size."""
-        return self.encoder.resize_token_embeddings(*args, **kwargs)
+        """As in Transformers, for the base LM or else g, whose own configuration has to know the new size."""
+        return (self.encoder if self.language_model is None else self.language_model).resize_token_embeddings(
+            *args, **kwargs
+        )
 
     @classmethod
     def from_backbones(
@@ -188,8 +170,10 @@ class LiraModel(LiraPreTrainedModel):
         encoder: str | PreTrainedModel,
         anchor: str | PreTrainedModel | None = None,
         *,
+        base: str | PreTrainedModel | None = None,
         encoder_kwargs: dict | None = None,
         anchor_kwargs: dict | None = None,
+        base_kwargs: dict | None = None,
         **config_kwargs,
     ) -> "LiraModel":
         """
@@ -198,49 +182,54 @@ class LiraModel(LiraPreTrainedModel):
         Args:
             encoder (`str` or `PreTrainedModel`): The multilingual encoder g: name, local folder or live module.
             anchor (`str` or `PreTrainedModel`, *optional*): The English encoder h. `None`: g serves as h.
-            encoder_kwargs, anchor_kwargs (`dict`, *optional*): For `from_pretrained` of each: `dtype`, `revision`, ...
+            base (`str` or `PreTrainedModel`, *optional*):
+                The base LM, to read the embedding off it. For generation see [`LiraForCausalLM`].
+            encoder_kwargs, anchor_kwargs, base_kwargs (`dict`, *optional*):
+                For `from_pretrained` of each: `dtype`, `device_map`, `quantization_config`, `revision`, ...
             config_kwargs: Fields of [`LiraConfig`].
 
         Returns:
             [`LiraModel`]: In evaluation mode; its embedding is the concatenation [g; h] until it is trained.
         """
-        parts = {"encoder": load_encoder(encoder, **(encoder_kwargs or {})), "anchor": None}
-        if anchor is not None:
-            parts["anchor"] = load_encoder(anchor, **(anchor_kwargs or {}))
-        if parts["anchor"] is parts["encoder"]:
-            parts["anchor"] = None  # one live module for both roads is saved once
-        info = {}
-        for name, part in parts.items():
-            if part is not None:
-                info[name] = {"name": part.config.name_or_path, "fingerprint": backbone_fingerprint(part)}
-        # Copies: a composite configuration resets _attn_implementation on the live ones, silently.
-        configs = {f"{k}_config": copy.deepcopy(part.config) for k, part in parts.items() if part is not None}
-        config = LiraConfig(**configs, backbone_info=info, **config_kwargs)
-        return cls(config, **parts).eval()
+        if base is not None:
+            config_kwargs = {"embedding_source": "language_model"} | config_kwargs
+        sources = {"encoder": encoder, "anchor": anchor, "base": base}
+        options = {"encoder": encoder_kwargs, "anchor": anchor_kwargs, "base": base_kwargs}
+        return cls._join(sources, options, config_kwargs)
 
-    def freeze(self, encoder: bool = True, anchor: bool = True, arca: bool = False, lasr: bool = False) -> "LiraModel":
+    def freeze(
+        self, encoder: bool = True, anchor: bool = True, arca: bool = False, lasr: bool = False, base: bool = True
+    ) -> "LiraModel":
         """
-        Says what is trained. Frozen backbones stay in evaluation mode and keep no graph.
+        Says what is trained; [`~LiraPreTrainedModel.trainable_parts`] counts it. Frozen backbones stay in
+        evaluation mode and keep no graph, but for the base LM, through which the soft prefix is trained. LoRA
+        weights are left as they are.
 
         Args:
-            encoder, anchor (`bool`, *optional*, defaults to `True`): Freeze g, h. Stage 1 and 2 do (paper).
+            encoder, anchor, base (`bool`, *optional*, defaults to `True`): Freeze g, h, f. Both stages do (paper).
             arca (`bool`, *optional*, defaults to `False`): Freeze adaptor and actor.
-            lasr (`bool`, *optional*, defaults to `False`): Freeze fusion and embedding head; stage 1 does.
+            lasr (`bool`, *optional*, defaults to `False`): Freeze fusion and heads; stage 1 does.
 
         Returns:
             The model itself.
         """
-        parts = {self.encoder: encoder, self.arca: arca, self.fusion: lasr, self.embedding_head: lasr}
-        if self.anchor is not None:
-            parts[self.anchor] = anchor
-        for module, frozen in parts.items():
-            module.requires_grad_(not frozen)
+        parts = {"encoder": encoder, "anchor": anchor, "language_model": base, "arca": arca}
+        parts |= dict.fromkeys(("fusion", "embedding_head", "prefix_projector"), lasr)
+        for name, frozen in parts.items():
+            for weight_name, weight in (
+                getattr(self, name).named_parameters() if getattr(self, name) is not None else ()
+            ):
+                if ".lora_" not in weight_name and (weight.is_floating_point() or weight.is_complex()):
+                    weight.requires_grad_(not frozen)
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> "LiraModel":
         super().train(mode)
-        for backbone in (self.encoder, self.anchor):
-            if backbone is not None and not any(p.requires_grad for p in backbone.parameters()):
+        for backbone in (self.encoder, self.anchor, self.language_model):
+            # Gradient checkpointing works in training mode alone.
+            if backbone is None or any(getattr(m, "gradient_checkpointing", False) for m in backbone.modules()):
+                continue
+            if not any(p.requires_grad for p in backbone.parameters()):
                 backbone.eval()
         return self
 
@@ -302,8 +291,9 @@ class LiraModel(LiraPreTrainedModel):
             language_ids (`torch.Tensor` of shape `(batch,)`, *optional*): 1 + index in `config.languages`; 0: unknown.
             source_features (`torch.Tensor` of shape `(batch, 1 + bins, d_g)`, *optional*): Cached, for `source_ids`.
             anchor_features (`torch.Tensor` of shape `(batch, candidates, 1 + bins, d_h)`, *optional*): Likewise.
-            input_ids, attention_mask (*optional*): Other names of `source_ids` and `source_mask`, as this checkpoint
-                has no base LM.
+            input_ids, attention_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
+                The base LM's tokens, read where the embedding comes off the base LM. In a checkpoint that has no
+                base LM they are other names of `source_ids` and `source_mask`.
             keep_source, keep_anchor (`torch.Tensor` of shape `(batch,)`, bool, *optional*):
                 `False` takes that road away from a row: path dropout (ours).
             output_paths (`bool`, *optional*, defaults to `False`): Also embed by each road alone (consistency, paper).
@@ -312,24 +302,67 @@ class LiraModel(LiraPreTrainedModel):
         Returns:
             [`LiraModelOutput`] or a tuple.
         """
-        if source_ids is None and input_ids is not None:
+        if source_ids is None and input_ids is not None and self.config.base_config is None:
             source_ids, source_mask = input_ids, attention_mask
-        source_features, anchor_features = self._features(
-            source_ids, source_mask, anchor_ids, anchor_mask, source_features, anchor_features
+        prompt = None
+        if self.config.embedding_source == "language_model":
+            prompt = self._check_prompt(input_ids, attention_mask)
+        arca, source_features, anchor_features = self.anchor_roads(
+            source_ids,
+            source_mask,
+            anchor_ids,
+            anchor_mask,
+            anchor_scores,
+            source_features,
+            anchor_features,
+            input_ids,
         )
-        self._check_shapes(source_features, anchor_features, anchor_scores)
-        arca = self.arca(source_features, anchor_features, anchor_scores)
-        output = self.fuse(arca, source_features, anchor_features, language_ids, keep_source, keep_anchor)
+        output = self.fuse(arca, source_features, anchor_features, language_ids, keep_source, keep_anchor, prompt)
+        found = dict(output)
         if output_paths:
             none = torch.zeros(len(output.pooler_output), dtype=torch.bool, device=output.pooler_output.device)
             paths = [
-                self.fuse(arca, source_features, anchor_features, language_ids, keep_anchor=none),
-                self.fuse(arca, source_features, anchor_features, language_ids, keep_source=none),
+                self.fuse(arca, source_features, anchor_features, language_ids, keep_anchor=none, prompt=prompt),
+                self.fuse(arca, source_features, anchor_features, language_ids, keep_source=none, prompt=prompt),
             ]
-            output.source_path_embeds, output.anchor_path_embeds = (path.pooler_output for path in paths)
+            found["source_path_embeds"], found["anchor_path_embeds"] = (path.pooler_output for path in paths)
         if return_loss:
-            output.loss = self.arca.loss(arca, anchor_scores)
-        return output
+            found["loss"] = self.arca.loss(arca, anchor_scores)
+        return LiraModelOutput(**found)
+
+    def anchor_roads(
+        self,
+        source_ids: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        anchor_ids: torch.Tensor | None = None,
+        anchor_mask: torch.Tensor | None = None,
+        anchor_scores: torch.Tensor | None = None,
+        source_features: torch.Tensor | None = None,
+        anchor_features: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+    ) -> tuple[LiraArcaOutput, torch.Tensor | None, torch.Tensor | None]:
+        """Arca over both roads, as in [`~LiraModel.forward`]: what it found, and the features of g and h."""
+        source_features, anchor_features = self._features(
+            source_ids, source_mask, anchor_ids, anchor_mask, source_features, anchor_features, input_ids
+        )
+        self._check_shapes(source_features, anchor_features, anchor_scores)
+        return self.arca(source_features, anchor_features, anchor_scores), source_features, anchor_features
+
+    def soft_prefix(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        Fused tokens `(batch, 2 x bins, hidden_size)` as soft tokens `(batch, 2 x bins, D)` of the base LM's input
+        space; zeros where `mask` `(batch, 2 x bins)` is `False`.
+        """
+        return self.prefix_projector(tokens, mask, self.language_model.get_input_embeddings())
+
+    def _check_prompt(self, input_ids, attention_mask) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if input_ids is None:
+            raise ValueError(
+                "got no input_ids; expected the base LM's tokens with the prefix's placeholders, since the "
+                "embedding is read off the base LM; prepare inputs with AutoProcessor"
+            )
+        check_placeholders(input_ids, self.config.prefix_token_id, self.config.prefix_length)
+        return input_ids, attention_mask
 
     def fuse(
         self,
@@ -339,9 +372,13 @@ class LiraModel(LiraPreTrainedModel):
         language_ids: torch.Tensor | None = None,
         keep_source: torch.Tensor | None = None,
         keep_anchor: torch.Tensor | None = None,
+        prompt: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+        head: bool = True,
     ) -> LiraModelOutput:
         """
         LaSR over what Arca found. `keep_source` and `keep_anchor`, bool `(batch,)`, take a road away from single rows.
+        `prompt`, the base LM's ids and mask `(batch, tokens)`, adds the base LM's last state to the embedding.
+        `head=False` leaves the embedding out.
         """
         config = self.config
         reference = next(value for value in (source_features, anchor_features) if value is not None)
@@ -364,17 +401,28 @@ class LiraModel(LiraPreTrainedModel):
             anchor_mask, anchor = anchor_mask & keep_anchor[:, None], anchor * keep_anchor[:, None]
         start = join_paths(source, anchor, config.path_weight)
         tokens, mask = self.fusion(source_tokens, source_mask, anchor_tokens, anchor_mask, language_ids)
-        return LiraModelOutput(
-            pooler_output=self.embedding_head(tokens, mask, start),
-            last_hidden_state=tokens,
-            start_embeds=start,
-            source_embeds=arca.source_embeds,
-            anchor_embeds=arca.anchor_embeds,
-            similarity=arca.similarity,
-            policy=None if weights is None else arca.log_policy.exp() * arca.candidate_mask,
-        )
+        fused = {
+            "last_hidden_state": tokens,
+            "fusion_mask": mask,
+            "start_embeds": start,
+            "source_embeds": arca.source_embeds,
+            "anchor_embeds": arca.anchor_embeds,
+            "similarity": arca.similarity,
+            "policy": None if weights is None else arca.log_policy.exp() * arca.candidate_mask,
+        }
+        if not head:
+            return LiraModelOutput(**fused)
+        state = None
+        if prompt is not None:
+            ids, attention = prompt
+            prefix = self.soft_prefix(tokens, mask)
+            states = run_base(self.language_model, config, ids, attention, prefix, mask, states=True).last_hidden_state
+            state = last_states(states, attention)
+        return LiraModelOutput(pooler_output=self.embedding_head(tokens, mask, start, state), **fused)
 
-    def _features(self, source_ids, source_mask, anchor_ids, anchor_mask, source_features, anchor_features):
+    def _features(
+        self, source_ids, source_mask, anchor_ids, anchor_mask, source_features, anchor_features, input_ids=None
+    ):
         if source_ids is not None and source_features is not None:
             raise ValueError("got source_ids and source_features; expected one of them; leave the other out")
         if anchor_ids is not None and anchor_features is not None:
@@ -383,14 +431,20 @@ class LiraModel(LiraPreTrainedModel):
             source_features = self.encode_source(source_ids, source_mask)
         if anchor_ids is not None:
             anchor_features = self.encode_anchor(anchor_ids, anchor_mask)
+        if source_features is None and anchor_features is None and input_ids is not None:
+            raise ValueError(
+                "got input_ids alone, which are the base LM's tokens in this checkpoint; expected the multilingual "
+                "encoder's as source_ids (or source_features); prepare inputs with AutoProcessor, not with a tokenizer"
+            )
         if source_features is None and anchor_features is None:
             raise ValueError(
                 "got neither a text nor candidates; expected source_ids (or source_features) or anchor_ids (or "
                 "anchor_features); prepare inputs with AutoProcessor"
             )
-        dtype = self.arca.adaptor.fc1.weight.dtype
-        source_features = None if source_features is None else source_features.to(dtype)
-        anchor_features = None if anchor_features is None else anchor_features.to(dtype)
+        # Backbones may lie on other devices than the heads, and in other dtypes.
+        heads = self.arca.adaptor.fc1.weight
+        source_features = None if source_features is None else source_features.to(heads)
+        anchor_features = None if anchor_features is None else anchor_features.to(heads)
         return source_features, anchor_features
 
     def _check_shapes(self, source_features, anchor_features, anchor_scores) -> None:
@@ -400,6 +454,11 @@ class LiraModel(LiraPreTrainedModel):
                 f"source_features has shape {tuple(source_features.shape)}; expected (batch, {rows}, "
                 f"{self.config.source_dim}): the sentence vector and {self.config.num_bins} bins; cache them with "
                 "this model"
+            )
+        if anchor_features is None and anchor_scores is not None:
+            raise ValueError(
+                f"got anchor_scores of shape {tuple(anchor_scores.shape)} without candidates; expected anchor_ids or "
+                "anchor_features with them; leave the scores out"
             )
         if anchor_features is None:
             return

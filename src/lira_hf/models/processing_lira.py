@@ -6,6 +6,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+from .configuration_lira import LiraConfig
+from .prefix_lira import PREFIX_TOKEN, add_prefix_token
+from .prompt_lira import as_choices, as_prompts, expand_prefix, stack_choices
+
 
 __all__ = ["LiraProcessor", "clean_text"]
 
@@ -37,6 +41,10 @@ class LiraProcessor(ProcessorMixin):
         anchor_languages (`list[str]`, *optional*, defaults to `["en"]`): A text in these is its own translation.
         max_length (`int`, *optional*, defaults to 512):
             Tokens kept of a text, for both encoders; a tokenizer's own smaller limit holds. Longer texts are cut.
+        prefix_length (`int`, *optional*, defaults to 0):
+            Soft tokens in the base LM's prompt, `config.prefix_length`; 0: there is no base LM. The tokenizer of a
+            base LM gets the placeholder's token, pads on the left, and pads with its end of text where it has no
+            padding token.
 
     Example:
 
@@ -55,10 +63,17 @@ class LiraProcessor(ProcessorMixin):
         languages: Sequence[str] = (),
         anchor_languages: Sequence[str] = ("en",),
         max_length: int = 512,
+        prefix_length: int = 0,
     ):
         self.languages = list(languages)
         self.anchor_languages = list(anchor_languages)
         self.max_length = max_length
+        self.prefix_length = prefix_length
+        if prefix_length:
+            add_prefix_token(tokenizer)
+            tokenizer.padding_side = "left"
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token
         super().__init__(tokenizer, source_tokenizer, anchor_tokenizer, chat_template=chat_template)
 
     @classmethod
@@ -66,6 +81,9 @@ class LiraProcessor(ProcessorMixin):
         cls,
         encoder: str | PreTrainedTokenizerBase,
         anchor: str | PreTrainedTokenizerBase | None = None,
+        *,
+        base: str | PreTrainedTokenizerBase | None = None,
+        config: LiraConfig | None = None,
         **kwargs: Any,
     ) -> "LiraProcessor":
         """
@@ -74,15 +92,45 @@ class LiraProcessor(ProcessorMixin):
         Args:
             encoder (`str` or `PreTrainedTokenizerBase`): Of the multilingual encoder: name, folder or tokenizer.
             anchor (`str` or `PreTrainedTokenizerBase`, *optional*): Of the English encoder. `None`: g serves as h.
-            kwargs: `languages`, `anchor_languages`, `max_length`.
+            base (`str` or `PreTrainedTokenizerBase`, *optional*): Of the base LM, where there is one.
+            config ([`LiraConfig`], *optional*): Of the model; gives the languages and the length of the prefix, and
+                has to agree on the placeholder.
+            kwargs: `languages`, `anchor_languages`, `max_length`, `prefix_length`.
+
+        Raises:
+            ValueError: Where model and tokenizer disagree on the placeholder's id.
         """
         source = _load_tokenizer(encoder)
         english = source if anchor is None else _load_tokenizer(anchor)
-        return cls(source, source, english, **kwargs)
+        if config is not None:
+            known = {"languages": config.languages, "anchor_languages": config.anchor_languages}
+            kwargs = known | ({"prefix_length": config.prefix_length} if base is not None else {}) | kwargs
+        if base is None:
+            return cls(source, source, english, **kwargs)
+        processor = cls(_load_tokenizer(base), source, english, **{"prefix_length": 2 * LiraConfig.num_bins} | kwargs)
+        wanted = None if config is None else config.prefix_token_id
+        if wanted is not None and wanted != processor.prefix_token_id:
+            raise ValueError(
+                f"the model's placeholder has the id {wanted}, the tokenizer's {processor.prefix_token_id}; "
+                f"expected the same; join the model with prefix_token_id={processor.prefix_token_id}, or set it in "
+                "its config"
+            )
+        return processor
+
+    @property
+    def prefix_token(self) -> str:
+        """The placeholder, which a prompt may hold once to say where the soft prefix goes."""
+        return PREFIX_TOKEN
+
+    @property
+    def prefix_token_id(self) -> int:
+        """Its id in the base LM's tokenizer."""
+        return self.tokenizer.convert_tokens_to_ids(PREFIX_TOKEN)
 
     @property
     def model_input_names(self) -> list[str]:
-        return ["source_ids", "source_mask", "anchor_ids", "anchor_mask", "anchor_scores", "language_ids"]
+        roads = ["source_ids", "source_mask", "anchor_ids", "anchor_mask", "anchor_scores", "language_ids"]
+        return ["input_ids", "attention_mask", *roads] if self.prefix_length else roads
 
     def __call__(
         self,
@@ -90,6 +138,8 @@ class LiraProcessor(ProcessorMixin):
         candidates: Sequence[str | Sequence[str] | None] | None = None,
         scores: Sequence[Sequence[Sequence[float] | None] | None] | None = None,
         languages: str | Sequence[str | None] | None = None,
+        prompts: str | Sequence[str] | bool | None = None,
+        choices: Sequence[Sequence[str]] | None = None,
         images: None = None,
         videos: None = None,
         audio: None = None,
@@ -104,12 +154,19 @@ class LiraProcessor(ProcessorMixin):
                 For a single `text` also the list of its candidates.
             scores (`list`, *optional*): Per text, per candidate the judge's `(s, e, p)` in 1..10, or `None`.
             languages (`str` or `list[str]`, *optional*): Tag of all texts, or of each.
+            prompts (`str`, `list[str]` or `bool`, *optional*):
+                What the base LM reads, of all texts or of each. The soft prefix goes where `prefix_token` stands,
+                at the start where it does not. `None`: the text itself after the prefix. `False`: no prompt, for
+                embedding.
+            choices (`list[list[str]]`, *optional*):
+                Per text the same number of answers; each is put behind the prompt as it is, spaces included.
             return_tensors (`str`, *optional*, defaults to `"pt"`): Only PyTorch tensors are made.
 
         Returns:
             `BatchFeature`: `source_ids`, `source_mask` `(batch, tokens)`; with candidates `anchor_ids`, `anchor_mask`
             `(batch, candidates, tokens)`; with scores `anchor_scores` `(batch, candidates, 3)`; with languages
-            `language_ids` `(batch,)`.
+            `language_ids` `(batch,)`. Where there is a base LM `input_ids` and `attention_mask` `(batch, tokens)`;
+            with choices these are `(batch, choices, tokens)`, and so is `choice_mask`.
 
         Raises:
             TypeError, ValueError: Naming the row that is wrong.
@@ -140,7 +197,73 @@ class LiraProcessor(ProcessorMixin):
                 data["anchor_scores"] = table
         if languages is not None:
             data["language_ids"] = torch.tensor(self.language_ids(tags))
+        if self.prefix_length and prompts is not False:
+            data = self._prompt_tensors(as_prompts(prompts, texts), choices) | data
+        elif choices is not None or prompts not in (None, False):
+            raise ValueError(
+                "got prompts or choices, and this processor has no base LM's tokenizer to read them with; expected "
+                "that of a generation checkpoint; give from_backbones a base"
+            )
         return BatchFeature(data)
+
+    def _prompt_tensors(self, prompts: list[str], choices: Any) -> dict[str, torch.Tensor]:
+        rows = [
+            expand_prefix(self.tokenizer(clean_text(prompt))["input_ids"], self.prefix_token_id, self.prefix_length)
+            for prompt in prompts
+        ]
+        if choices is None:
+            padded = self.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+            return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
+        answers = [
+            [self.tokenizer(clean_text(choice), add_special_tokens=False)["input_ids"] for choice in row]
+            for row in as_choices(choices, len(prompts))
+        ]
+        return stack_choices(rows, answers, self.tokenizer.pad_token_id)
+
+    def chat_prompt(self, messages: Sequence[dict[str, str]], **kwargs: Any) -> tuple[str, str]:
+        """
+        A conversation as a text for the two roads and a prompt for the base LM.
+
+        Args:
+            messages (`list[dict]`): Turns with `role` and `content`, the last of them the user's.
+            kwargs: For the tokenizer's `apply_chat_template`.
+
+        Returns:
+            `tuple`: the last turn's text, and the prompt by the base's own chat template with the soft prefix at
+            the start of that turn.
+        """
+        turns = [dict(turn) for turn in messages]
+        if not turns or turns[-1].get("role") != "user" or not isinstance(turns[-1].get("content"), str):
+            last = turns[-1] if turns else None
+            raise ValueError(
+                f"the last turn is {last!r}; expected one of the user with a string as content; end the "
+                "conversation with what is to be answered"
+            )
+        text = turns[-1]["content"]
+        for turn in turns:
+            turn["content"] = turn["content"].replace(PREFIX_TOKEN, "")
+        turns[-1]["content"] = PREFIX_TOKEN + turns[-1]["content"]
+        options = {"tokenize": False, "add_generation_prompt": True} | kwargs
+        prompt = self.tokenizer.apply_chat_template(turns, **options)
+        bos = self.tokenizer.bos_token
+        # The template writes the start of the text out, and tokenizing the prompt would add it again.
+        return text, prompt.removeprefix(bos) if bos and self._adds_bos() else prompt
+
+    def _adds_bos(self) -> bool:
+        ids = self.tokenizer("a")["input_ids"]
+        return bool(ids) and ids[0] == self.tokenizer.bos_token_id
+
+    def decode_new(self, sequences: torch.Tensor, batch: Any, **kwargs: Any) -> list[str]:
+        """
+        The texts that `generate` wrote, without their prompts.
+
+        Args:
+            sequences (`torch.Tensor` of shape `(batch x returned, tokens)`): What `generate` returned.
+            batch (`BatchFeature`): The processor's output that it was given.
+            kwargs: For the tokenizer's `batch_decode`; `skip_special_tokens` is `True` by default.
+        """
+        new = sequences[:, batch["input_ids"].shape[1] :]
+        return self.tokenizer.batch_decode(new, **{"skip_special_tokens": True} | kwargs)
 
     def language_ids(self, languages: Sequence[str | None]) -> list[int]:
         """Index + 1 of each tag among the languages of training; 0, "unknown", for `None` and for any other tag."""

@@ -1,0 +1,94 @@
+"""Running the base LM over a prompt whose placeholders are the soft prefix."""
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from .configuration_lira import LiraConfig
+from .prefix_lira import inject_prefix, merge_prefix, prefix_attention, prompt_positions
+
+
+__all__ = ["last_states", "run_base"]
+
+
+@functools.cache
+def _parameters(kind: type[nn.Module]) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters)
+
+
+def run_base(
+    base: PreTrainedModel,
+    config: LiraConfig,
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    prefix: torch.Tensor | None,
+    prefix_mask: torch.Tensor | None,
+    states: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """
+    One pass of the base LM.
+
+    Positions are counted as `generate` counts them, over attended tokens alone, so that a left-padded row, or one
+    whose prefix has empty slots, gives the same logits here and there.
+
+    Args:
+        base (`PreTrainedModel`): The base causal LM.
+        config ([`LiraConfig`]): Names the placeholder and the way of injection.
+        input_ids, attention_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*): The prompt, checked.
+        prefix (`torch.Tensor` of shape `(batch, slots, D)`, *optional*): The soft tokens. `None`: the base LM alone.
+        prefix_mask (`torch.Tensor` of shape `(batch, slots)`, bool, *optional*): Those that stand for something.
+        states (`bool`, *optional*, defaults to `False`): Stop before the language-model head.
+        kwargs: For the base; those that are `None` are not passed.
+
+    Returns:
+        The base's own output; where `states=True` one with `last_hidden_state`.
+    """
+    module = base.base_model if states and base.base_model is not base else base
+    known = _parameters(type(module))
+    compiling = torch.compiler.is_compiling()
+    if prefix is not None and (compiling or not bool(prefix_mask.all())):
+        attention_mask = prefix_attention(input_ids, attention_mask, prefix_mask, config.prefix_token_id)
+    arguments = {name: value for name, value in kwargs.items() if value is not None}
+    if "attention_mask" in known and attention_mask is not None:
+        arguments["attention_mask"] = attention_mask
+        fresh = arguments.get("past_key_values") is None and "position_ids" not in arguments
+        if fresh and "position_ids" in known and (compiling or _has_gap(attention_mask)):
+            arguments["position_ids"] = prompt_positions(attention_mask)
+    if states and module is base:
+        arguments["output_hidden_states"] = True
+    output = _call(module, base, config, input_ids, prefix, arguments)
+    if states and module is base:
+        return BaseModelOutput(last_hidden_state=output.hidden_states[-1])
+    return output
+
+
+def _call(module, base, config, input_ids, prefix, arguments: dict) -> Any:
+    if input_ids is None or prefix is None:
+        return module(**({} if input_ids is None else {"input_ids": input_ids}), **arguments)
+    embedding, token_id = base.get_input_embeddings(), config.prefix_token_id
+    if config.prefix_injection == "inputs_embeds":
+        return module(inputs_embeds=merge_prefix(input_ids, prefix, token_id, embedding), **arguments)
+    with inject_prefix(embedding, prefix, token_id):
+        return module(input_ids=input_ids, **arguments)
+
+
+def _has_gap(attention_mask: torch.Tensor) -> bool:
+    """Whether a padded place comes before an attended one."""
+    mask = attention_mask.bool()
+    return bool((~mask[:, :-1] & mask[:, 1:]).any())
+
+
+def last_states(states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """The state `(batch, dim)` of each row's last attended token, of `(batch, tokens, dim)`, on either padding
+    side."""
+    if attention_mask is None:
+        return states[:, -1]
+    place = torch.arange(attention_mask.shape[1], device=states.device)
+    last = (place * attention_mask.bool().to(states.device)).argmax(-1)
+    return states[torch.arange(len(states), device=states.device), last]

@@ -1,0 +1,325 @@
+"""LiRA over a base causal LM (paper: question answering and reasoning): the fused roads as a soft prefix of its
+prompt."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Cache, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .base_lira import run_base
+from .configuration_lira import LiraConfig
+from .generation_lira import LiraGenerationMixin
+from .modeling_lira import LiraModel
+from .prefix_lira import check_placeholders
+from .pretrained_lira import LiraPreTrainedModel
+
+
+__all__ = ["LiraCausalLMOutput", "LiraForCausalLM", "LiraWithBase"]
+
+
+@dataclass
+class LiraCausalLMOutput(ModelOutput):
+    """
+    Output of [`LiraForCausalLM`].
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*): Cross-entropy of `labels`, and the base's own auxiliary loss.
+        logits (`torch.Tensor` of shape `(batch, tokens, vocabulary)`): The base LM's.
+        past_key_values (*optional*): The base LM's cache.
+        hidden_states, attentions (*optional*): Of the base LM, where asked for.
+        prefix_embeds (`torch.Tensor` of shape `(batch, 2 x bins, D)`, *optional*): The soft prefix.
+        prefix_mask (`torch.Tensor` of shape `(batch, 2 x bins)`, bool, *optional*): Soft tokens that stand for
+            something.
+        similarity, policy (`torch.Tensor` of shape `(batch, candidates)`, *optional*): Arca's, of each candidate.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    prefix_embeds: torch.Tensor | None = None
+    prefix_mask: torch.Tensor | None = None
+    similarity: torch.Tensor | None = None
+    policy: torch.Tensor | None = None
+
+
+class LiraWithBase(LiraPreTrainedModel):
+    """What the classes that hold a base LM share. The core, a [`LiraModel`], is `lira`; the base LM lies within it."""
+
+    main_input_name = "input_ids"
+
+    def __init__(
+        self,
+        config: LiraConfig,
+        encoder: PreTrainedModel | None = None,
+        anchor: PreTrainedModel | None = None,
+        base: PreTrainedModel | None = None,
+        keep_dtypes: bool = False,
+    ):
+        if config.base_config is None:
+            raise ValueError(
+                f"the checkpoint has no base LM (base_config is None), and {type(self).__name__} needs one; "
+                "expected a generation checkpoint; load an embedding-only one by AutoModel, or join a base LM to "
+                f"its backbones with {type(self).__name__}.from_backbones"
+            )
+        super().__init__(config)
+        if keep_dtypes:
+            self._keep_in_fp32_modules_strict = self.float32_modules(config)
+        self.lira = LiraModel(config, encoder, anchor, base, with_base=True)
+
+    @classmethod
+    def parts_of(cls, config: LiraConfig) -> list[str]:
+        """Names of the backbones that this class holds for `config`."""
+        return list(dict.fromkeys([*LiraModel.parts_of(config), "base"]))
+
+    @property
+    def language_model(self) -> PreTrainedModel:
+        """The base LM f."""
+        return self.lira.language_model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.lira.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.lira.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_output_embeddings(value)
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        """As in Transformers, for the base LM. The placeholder keeps its id."""
+        return self.language_model.resize_token_embeddings(*args, **kwargs)
+
+    @classmethod
+    def from_backbones(
+        cls,
+        base: str | PreTrainedModel,
+        encoder: str | PreTrainedModel,
+        anchor: str | PreTrainedModel | None = None,
+        *,
+        base_kwargs: dict | None = None,
+        encoder_kwargs: dict | None = None,
+        anchor_kwargs: dict | None = None,
+        **config_kwargs,
+    ):
+        """
+        Joins pretrained backbones with a new Arca, LaSR and prefix projector.
+
+        Args:
+            base (`str` or `PreTrainedModel`): The base causal LM f: name, local folder or live module.
+            encoder (`str` or `PreTrainedModel`): The multilingual encoder g: likewise, of any family.
+            anchor (`str` or `PreTrainedModel`, *optional*): The English encoder h. `None`: g serves as h.
+            base_kwargs, encoder_kwargs, anchor_kwargs (`dict`, *optional*):
+                For `from_pretrained` of each: `dtype`, `device_map`, `quantization_config`, `attn_implementation`,
+                `revision`, `trust_remote_code`, ...
+            config_kwargs: Fields of [`LiraConfig`]. `prefix_token_id` is by default the id that the base's tokenizer
+                gives the placeholder, as [`LiraProcessor`] adds it.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Example:
+
+        ```python
+        >>> model = LiraForCausalLM.from_backbones("Qwen/Qwen3-0.6B", "BAAI/bge-m3", "BAAI/bge-base-en-v1.5")
+        >>> processor = LiraProcessor.from_backbones(
+        ...     "BAAI/bge-m3", "BAAI/bge-base-en-v1.5", base="Qwen/Qwen3-0.6B", config=model.config
+        ... )
+        ```
+        """
+        sources = {"encoder": encoder, "anchor": anchor, "base": base}
+        options = {"encoder": encoder_kwargs, "anchor": anchor_kwargs, "base": base_kwargs}
+        return cls._join(sources, options, config_kwargs)
+
+    def freeze(
+        self, encoder: bool = True, anchor: bool = True, arca: bool = False, lasr: bool = False, base: bool = True
+    ):
+        """As [`LiraModel.freeze`]; the embedding head, which a loss on the base's logits does not reach, stays
+        frozen."""
+        self.lira.freeze(encoder, anchor, arca, lasr, base)
+        self.lira.embedding_head.requires_grad_(False)
+        return self
+
+    def find_prefix(
+        self,
+        input_ids: torch.Tensor | None,
+        prefix_embeds: torch.Tensor | None = None,
+        prefix_mask: torch.Tensor | None = None,
+        language_ids: torch.Tensor | None = None,
+        **roads: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor | None]:
+        """
+        The soft prefix of a batch, computed from both roads unless it is given, and a prompt that has place for it.
+
+        Returns:
+            `dict`: `prefix_embeds`, `prefix_mask`, `similarity`, `policy`; all `None` where neither text nor prefix is
+            given, which is the base LM alone.
+
+        Raises:
+            ValueError: For a prompt whose placeholders do not fit.
+        """
+        config, roads = self.config, {name: value for name, value in roads.items() if value is not None}
+        keys = ("source_ids", "source_features", "anchor_ids", "anchor_features")
+        if prefix_embeds is None and not any(key in roads for key in keys):
+            self._refuse_placeholders(input_ids)
+            return dict.fromkeys(("prefix_embeds", "prefix_mask", "similarity", "policy"))
+        if input_ids is None:
+            raise ValueError(
+                "got a text for the soft prefix and no input_ids; expected the base LM's prompt with its "
+                "placeholders; prepare inputs with AutoProcessor"
+            )
+        if not torch.compiler.is_compiling():
+            check_placeholders(input_ids, config.prefix_token_id, config.prefix_length)
+        found: dict[str, torch.Tensor | None] = {"similarity": None, "policy": None}
+        if prefix_embeds is None:
+            keep = {name: roads.pop(name) for name in ("keep_source", "keep_anchor") if name in roads}
+            arca, source, anchor = self.lira.anchor_roads(**roads)
+            fused = self.lira.fuse(arca, source, anchor, language_ids, head=False, **keep)
+            prefix_mask = fused.fusion_mask
+            prefix_embeds = self.lira.soft_prefix(fused.last_hidden_state, prefix_mask)
+            found = {"similarity": fused.similarity, "policy": fused.policy}
+        elif prefix_mask is None:
+            prefix_mask = torch.ones(prefix_embeds.shape[:2], dtype=torch.bool, device=prefix_embeds.device)
+        if prefix_embeds.shape[1] != config.prefix_length or len(prefix_embeds) != len(input_ids):
+            raise ValueError(
+                f"the soft prefix has shape {tuple(prefix_embeds.shape)}; expected ({len(input_ids)}, "
+                f"{config.prefix_length}, D): one row per prompt, one text per row; give as many texts as prompts"
+            )
+        return {"prefix_embeds": prefix_embeds, "prefix_mask": prefix_mask, **found}
+
+    def _refuse_placeholders(self, input_ids: torch.Tensor | None) -> None:
+        if input_ids is not None and not torch.compiler.is_compiling():
+            if bool((input_ids == self.config.prefix_token_id).any()):
+                raise ValueError(
+                    "input_ids holds the prefix's placeholders and there is no text to make the prefix from; expected "
+                    "source_ids (or source_features, anchor_ids, prefix_embeds) with them; prepare inputs with "
+                    "AutoProcessor"
+                )
+
+
+class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
+    """
+    Any base causal LM that reads a text of any language through LiRA's soft prefix. `generate` is the base's own.
+
+    Without a text it is the base LM and nothing else. Base and encoders are frozen until [`~LiraWithBase.freeze`]
+    or LoRA says otherwise.
+
+    Args:
+        config ([`LiraConfig`]): The configuration, with a `base_config`.
+        encoder, anchor, base (`PreTrainedModel`, *optional*): Ready-made backbones; built from the configuration
+            otherwise.
+        keep_dtypes (`bool`, *optional*, defaults to `False`): While loading: parts saved in float32 stay so.
+
+    Example:
+
+    ```python
+    >>> from transformers import AutoModelForCausalLM, AutoProcessor
+
+    >>> model, processor = AutoModelForCausalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    >>> batch = processor(["দুই আর তিনে কত হয়?"], candidates=[["What is two and three?"]], languages="bn")
+    >>> processor.decode_new(model.generate(**batch, max_new_tokens=8), batch)
+    ```
+    """
+
+    _can_record_outputs = {}  # the base's own outputs are passed on
+
+    def __init__(self, config: LiraConfig, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        self.post_init()
+        self.freeze()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        source_ids: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        anchor_ids: torch.Tensor | None = None,
+        anchor_mask: torch.Tensor | None = None,
+        anchor_scores: torch.Tensor | None = None,
+        language_ids: torch.Tensor | None = None,
+        source_features: torch.Tensor | None = None,
+        anchor_features: torch.Tensor | None = None,
+        keep_source: torch.Tensor | None = None,
+        keep_anchor: torch.Tensor | None = None,
+        prefix_embeds: torch.Tensor | None = None,
+        prefix_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> LiraCausalLMOutput | tuple:
+        """
+        Args:
+            input_ids, attention_mask (`torch.Tensor` of shape `(batch, tokens)`):
+                The base LM's prompt, with `config.prefix_length` placeholder tokens where the soft prefix goes.
+            source_ids, source_mask, anchor_ids, anchor_mask, anchor_scores, language_ids, source_features,
+                anchor_features, keep_source, keep_anchor (`torch.Tensor`, *optional*): As in [`LiraModel.forward`].
+            prefix_embeds (`torch.Tensor` of shape `(batch, 2 x bins, D)`, *optional*): A ready soft prefix, instead.
+            prefix_mask (`torch.Tensor` of shape `(batch, 2 x bins)`, bool, *optional*): Its slots that are attended
+                to.
+            labels (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
+                What is to be predicted, shifted within; -100 and placeholders are left out.
+            position_ids, past_key_values, inputs_embeds, use_cache, logits_to_keep, kwargs: As the base LM takes them.
+
+        Returns:
+            [`LiraCausalLMOutput`] or a tuple.
+        """
+        roads = {
+            "source_ids": source_ids,
+            "source_mask": source_mask,
+            "anchor_ids": anchor_ids,
+            "anchor_mask": anchor_mask,
+            "anchor_scores": anchor_scores,
+            "source_features": source_features,
+            "anchor_features": anchor_features,
+            "keep_source": keep_source,
+            "keep_anchor": keep_anchor,
+        }
+        prefix = self.find_prefix(input_ids, prefix_embeds, prefix_mask, language_ids, **roads)
+        items = kwargs.pop("num_items_in_batch", None)
+        output = run_base(
+            self.language_model,
+            self.config,
+            input_ids,
+            attention_mask,
+            prefix["prefix_embeds"],
+            prefix["prefix_mask"],
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            return_dict=True,
+            **kwargs,
+        )
+        result = LiraCausalLMOutput(
+            loss=None if labels is None else self._loss(output, labels, items),
+            logits=output.logits,
+            past_key_values=output.get("past_key_values"),
+            hidden_states=output.get("hidden_states"),
+            attentions=output.get("attentions"),
+            **prefix,
+        )
+        return result if (self.config.return_dict if return_dict is None else return_dict) else result.to_tuple()
+
+    def _loss(self, output: ModelOutput, labels: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
+        labels = labels.masked_fill(labels == self.config.prefix_token_id, -100)
+        logits = output.logits
+        loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], num_items_in_batch=items)
+        auxiliary = output.get("aux_loss")  # of a mixture of experts, where its configuration asks for it
+        if isinstance(auxiliary, torch.Tensor):
+            weight = getattr(self.config.get_text_config(), "router_aux_loss_coef", 0.0)
+            loss = loss + weight * auxiliary.to(loss.device)
+        return loss

@@ -1,0 +1,266 @@
+"""The soft prefix (paper: LaSR's reasoning head): fused tokens projected into the base LM's input space, and put at
+the placeholder tokens of its prompt."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import AddedToken, LogitsProcessor, PreTrainedTokenizerBase
+
+from .configuration_lira import LiraConfig
+
+
+__all__ = [
+    "PREFIX_TOKEN",
+    "LiraPrefixProjector",
+    "NeverPlaceholder",
+    "WithoutPlaceholders",
+    "add_prefix_token",
+    "check_placeholders",
+    "embedding_width",
+    "inject_prefix",
+    "merge_prefix",
+    "prefix_attention",
+    "prompt_positions",
+]
+
+
+PREFIX_TOKEN = "<|lira_prefix|>"
+
+
+def add_prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Makes sure that a base LM's tokenizer knows the placeholder, and gives its id."""
+    if PREFIX_TOKEN not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(PREFIX_TOKEN, special=True, normalized=False)], special_tokens=True)
+    return tokenizer.convert_tokens_to_ids(PREFIX_TOKEN)
+
+
+def embedding_width(embedding: nn.Module) -> int:
+    """Width D of the base's input space, which need not be its `hidden_size`."""
+    width = getattr(embedding, "embedding_dim", None)
+    return int(width if width is not None else embedding.weight.shape[-1])
+
+
+class LiraPrefixProjector(nn.Module):
+    """
+    Fused tokens to soft tokens. `"linear"` may reach any point of the base's input space and starts at the length
+    of the base's own embeddings; `"vocab"` mixes these by softmax(W o E^T) E, so that a soft token lies among them
+    (ours).
+    """
+
+    def __init__(self, config: LiraConfig, width: int):
+        super().__init__()
+        self.kind = config.prefix_projection
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(config.hidden_size, width)
+        self.projection.init_std = config.hidden_size**-0.5
+        # The mean length of the base's embeddings, where the soft tokens start; set by `from_backbones`.
+        self.scale = nn.Parameter(torch.empty(())) if self.kind == "linear" else None
+
+    @torch.no_grad()
+    def start_at(self, embedding: nn.Module) -> None:
+        """Soft tokens of the length that the base's own embeddings have."""
+        weight = getattr(embedding, "weight", None)
+        if self.scale is not None and weight is not None and weight.is_floating_point() and not weight.is_meta:
+            sample = weight[:: max(len(weight) // 4096, 1)].float()
+            self.scale.fill_((sample.norm(dim=-1).mean() * _output_scale(embedding)).item())
+
+    def slot_logits(self, tokens: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
+        """
+        Which of the base's tokens each slot resembles: what a warm-up against an English reference is trained on.
+
+        Args:
+            tokens (`torch.Tensor` of shape `(batch, slots, hidden_size)`): Fused tokens.
+            embedding (`nn.Module`): The base's input embedding.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, slots, vocabulary)`.
+        """
+        query = self.projection(self.norm(tokens))
+        return query @ embedding.weight.to(query.dtype).T
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
+        """
+        Args:
+            tokens (`torch.Tensor` of shape `(batch, slots, hidden_size)`): Fused tokens.
+            mask (`torch.Tensor` of shape `(batch, slots)`, bool): Slots that hold something; the others give zeros.
+            embedding (`nn.Module`): The base's input embedding.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, slots, D)`.
+        """
+        if self.kind == "vocab":
+            weights = self.slot_logits(tokens, embedding).softmax(-1)
+            soft = weights @ embedding.weight.to(weights.dtype) * _output_scale(embedding)
+        else:
+            soft = self.projection(self.norm(tokens))
+            # The root of the width makes the scale a length.
+            soft = soft * (self.scale / soft.shape[-1] ** 0.5)
+        return soft * mask.unsqueeze(-1)
+
+
+def _output_scale(embedding: nn.Module) -> float:
+    # Some bases multiply what they look up within the embedding module itself.
+    scale = getattr(embedding, "embed_scale", 1.0)
+    return float(scale) if not isinstance(scale, torch.Tensor) else scale.item()
+
+
+def check_placeholders(input_ids: torch.Tensor, token_id: int, length: int) -> None:
+    """
+    Raises:
+        ValueError: Where a row has another number of placeholders than the prefix has soft tokens.
+    """
+    counts = (input_ids == token_id).sum(-1)
+    wrong = (counts != length).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"row {row} of input_ids has {int(counts[row])} placeholder tokens (id {token_id}); expected {length}, "
+            "one per soft token of the prefix; prepare the prompt with the checkpoint's own AutoProcessor"
+        )
+
+
+def _place(ids: torch.Tensor, embeds: torch.Tensor, prefix: torch.Tensor, token_id: int, used: torch.Tensor | None):
+    """`embeds` with the prefix at the placeholders, and how many each row has had so far. Nothing waits for the
+    GPU."""
+    copies, rest = divmod(len(ids), len(prefix))
+    if rest:
+        raise ValueError(
+            f"the base LM looks up {len(ids)} rows of tokens and the prefix has {len(prefix)}; expected a multiple of "
+            "it; continuous batching is not supported: use generate"
+        )
+    mask = ids == token_id
+    count = mask.sum(-1)
+    # A prompt may come in several chunks; one that would run over the end is a new pass over the whole prompt.
+    start = torch.zeros_like(count) if used is None else torch.where(used + count > prefix.shape[1], 0, used)
+    index = (mask.cumsum(-1) - 1 + start.unsqueeze(-1)).clamp(0, prefix.shape[1] - 1)
+    prefix = prefix.to(embeds).repeat_interleave(copies, dim=0)
+    soft = prefix.gather(1, index.unsqueeze(-1).expand(-1, -1, prefix.shape[-1]))
+    return torch.where(mask.unsqueeze(-1), soft, embeds), (start + count) % prefix.shape[1]
+
+
+def merge_prefix(input_ids: torch.Tensor, prefix: torch.Tensor, token_id: int, embedding: nn.Module) -> torch.Tensor:
+    """
+    Ready embeddings of a whole prompt, without a hook: for compiling and exporting.
+
+    Args:
+        input_ids (`torch.Tensor` of shape `(batch, tokens)`): With the placeholders.
+        prefix (`torch.Tensor` of shape `(batch, slots, D)`): The soft tokens.
+        token_id (`int`): The placeholder.
+        embedding (`nn.Module`): The base's input embedding.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, tokens, D)`.
+    """
+    embeds = embedding(input_ids.masked_fill(input_ids == token_id, 0))
+    return _place(input_ids, embeds, prefix, token_id, None)[0]
+
+
+@contextmanager
+def inject_prefix(
+    embedding: nn.Module, prefix: torch.Tensor | None, token_id: int, checked: bool = True
+) -> Iterator[None]:
+    """
+    While it lasts, and in this thread alone, looking up the placeholder gives the soft tokens, in their order.
+
+    Working at the look-up leaves prompts, masks, caches, beams and assistants to the base's own `generate`.
+
+    Args:
+        embedding (`nn.Module`): The base's input embedding.
+        prefix (`torch.Tensor` of shape `(batch, slots, D)`, *optional*):
+            The soft tokens, shared by a row's beams. `None`: the look-up is only made legal, for an assistant model.
+        token_id (`int`): The placeholder; it may lie beyond the vocabulary.
+        checked (`bool`, *optional*, defaults to `True`): Raise where nothing was looked up meanwhile.
+
+    Raises:
+        RuntimeError: Where the base looks its tokens up elsewhere, and so has not seen the prefix.
+    """
+    thread = threading.get_ident()
+    asked: list[torch.Tensor] = []
+    used: list[torch.Tensor] = []
+
+    def before(module, args, kwargs):
+        if threading.get_ident() != thread:
+            return None
+        name = None if args else next(iter(kwargs))
+        ids = args[0] if args else kwargs[name]
+        asked.append(ids)
+        legal = ids.masked_fill(ids == token_id, 0)
+        return ((legal, *args[1:]), kwargs) if args else ((), {**kwargs, name: legal})
+
+    def after(module, args, kwargs, output):
+        if threading.get_ident() != thread:
+            return None
+        ids = asked.pop()
+        if prefix is None:
+            return None
+        before_it = used[-1] if used and len(used[-1]) == len(ids) else None
+        output, after_it = _place(ids, output, prefix, token_id, before_it)
+        used[:] = [after_it]
+        return output
+
+    handles = [
+        embedding.register_forward_pre_hook(before, with_kwargs=True),
+        embedding.register_forward_hook(after, with_kwargs=True),
+    ]
+    try:
+        yield
+        if prefix is not None and checked and not used:
+            raise RuntimeError(
+                f"the base LM never called its input embedding ({type(embedding).__name__}), so it has not seen the "
+                "soft prefix; expected get_input_embeddings() to be the module that looks its tokens up"
+            )
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def prefix_attention(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, prefix_mask: torch.Tensor, token_id: int
+) -> torch.Tensor:
+    """
+    The base's attention mask without the slots that hold nothing: an absent road or bin is masked, never zero-filled.
+
+    Args:
+        input_ids (`torch.Tensor` of shape `(batch, tokens)`): With the placeholders.
+        attention_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*): `None`: all tokens.
+        prefix_mask (`torch.Tensor` of shape `(batch, slots)`, bool): Slots that hold something.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, tokens)`, long.
+    """
+    mask = input_ids == token_id
+    index = (mask.cumsum(-1) - 1).clamp(min=0)
+    seen = ~mask | prefix_mask.to(input_ids.device).gather(1, index)
+    return seen.long() if attention_mask is None else attention_mask * seen.to(attention_mask.dtype)
+
+
+def prompt_positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Positions `(batch, tokens)` that count attended tokens alone, as `generate` counts them."""
+    return (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 0)
+
+
+class NeverPlaceholder(LogitsProcessor):
+    """The placeholder is never generated; for one within the vocabulary."""
+
+    def __init__(self, token_id: int):
+        self.token_id = token_id
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if self.token_id < scores.shape[-1]:
+            scores = scores.clone()
+            scores[:, self.token_id] = float("-inf")
+        return scores
+
+
+class WithoutPlaceholders(LogitsProcessor):
+    """Another processor over a prompt whose placeholders are overwritten by its last token, which it has seen anyway:
+    penalties read the scores at the prompt's ids, and a placeholder may lie beyond them."""
+
+    def __init__(self, processor: LogitsProcessor, token_id: int):
+        self.processor, self.token_id = processor, token_id
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        return self.processor(torch.where(input_ids == self.token_id, input_ids[:, -1:], input_ids), scores)

@@ -1,0 +1,256 @@
+"""What every LiRA class shares: new weights, saving whole or slim, loading strictly."""
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils.hub import resolve_revision
+
+from .backbones_lira import is_quantized, load_base, load_encoder
+from .checkpoint_lira import PARTS, describe_backbones, load_slim, save_slim, slim_problem
+from .configuration_lira import LIRA_VERSION, LiraConfig
+from .modeling_lasr import LiraAttention, LiraFusion, LiraFusionLayer
+from .prefix_lira import LiraPrefixProjector, add_prefix_token
+
+
+__all__ = ["LiraPreTrainedModel"]
+
+logger = logging.getLogger(__name__)
+
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+
+class LiraPreTrainedModel(PreTrainedModel):
+    """Initialisation, saving and loading shared by every LiRA class."""
+
+    config: LiraConfig
+    base_model_prefix = "lira"
+    main_input_name = "source_ids"
+    input_modalities = ("text",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["LiraFusionLayer"]
+    # The pooler of a live backbone that had one; the parts of a larger checkpoint that a smaller class has no use for.
+    _keys_to_ignore_on_load_unexpected = [
+        r"(^|\.)(encoder|anchor)\.pooler\.",
+        r"(^|\.)language_model\.",
+        r"(^|\.)prefix_projector\.",
+        r"^choice_head\.",
+    ]
+    _supports_sdpa = True
+    _supports_flash_attn = False  # the fusion needs a mask over absent roads
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": LiraFusionLayer, "attentions": LiraAttention}
+    _new_heads: tuple[str, ...] = ()  # weights that a checkpoint may lack, since they start at zero
+    _core = "lira."  # where the names of the core's weights begin
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Children are initialised before their parents and only once, so a layer carries its own deviation.
+        std = getattr(module, "init_std", self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, LiraPrefixProjector) and module.scale is not None:
+            init.ones_(module.scale)
+        elif isinstance(module, LiraFusion):
+            init.normal_(module.path_embedding, std=std)
+            init.normal_(module.bin_embedding, std=std)
+            if module.language_embedding is not None:
+                init.zeros_(module.language_embedding.weight)
+
+    @classmethod
+    def _join(cls, sources: dict, options: dict[str, dict | None], config_kwargs: dict):
+        """Loads the backbones of [`from_backbones`] and builds a model over them."""
+        loaders = {"encoder": load_encoder, "anchor": load_encoder, "base": load_base}
+        parts = {
+            name: None if source is None else loaders[name](source, **(options[name] or {}))
+            for name, source in sources.items()
+        }
+        if parts["anchor"] is parts["encoder"]:
+            parts["anchor"] = None  # one live module for both roads is saved once
+        if parts["base"] is not None and config_kwargs.get("prefix_token_id") is None:
+            config_kwargs = config_kwargs | {
+                "prefix_token_id": _tokenizer_placeholder(sources["base"], options["base"])
+            }
+        revisions = {name: _revision(sources[name], options[name] or {}) for name in sources}
+        # Copies: a composite configuration resets _attn_implementation on the live ones, silently.
+        configs = {f"{k}_config": copy.deepcopy(part.config) for k, part in parts.items() if part is not None}
+        config = cls.config_class(**configs, backbone_info=describe_backbones(parts, revisions), **config_kwargs)
+        model = cls(config, **parts).eval()
+        if parts["base"] is not None:
+            model.base_model.prefix_projector.start_at(parts["base"].get_input_embeddings())
+            if model.can_generate():
+                model.generation_config = copy.deepcopy(parts["base"].generation_config)
+        return model
+
+    @classmethod
+    def float32_modules(cls, config: LiraConfig) -> list[str]:
+        """Parts of a checkpoint of several dtypes that were saved in float32."""
+        names = {part: [attribute] for part, attribute in PARTS.items()}
+        names["heads"] = ["arca", "fusion", "embedding_head", "prefix_projector"]
+        kept = [name for part, kind in (config.part_dtypes or {}).items() if kind == "float32" for name in names[part]]
+        return [f"{cls._core}{name}." for name in kept] + ["choice_head."]
+
+    def backbones(self) -> dict[str, PreTrainedModel]:
+        """The backbones that this model holds: `encoder`, and where there are such `anchor` and `base`."""
+        core = self.base_model
+        parts = {name: getattr(core, attribute) for name, attribute in PARTS.items()}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The half-precision type, where any backbone has one; that of the weights otherwise."""
+        kinds = [part.dtype for part in self.backbones().values()]
+        return next((kind for kind in kinds if kind in (torch.float16, torch.bfloat16)), kinds[0])
+
+    def trainable_parts(self) -> dict[str, tuple[int, int]]:
+        """Weights that training changes and all weights, of each part; `{"arca": (51331, 51331), ...}`."""
+        counts: dict[str, tuple[int, int]] = {}
+        for name, weight in self.named_parameters():
+            part = name.removeprefix(f"{self.base_model_prefix}.").split(".")[0]
+            trained, total = counts.get(part, (0, 0))
+            counts[part] = (trained + weight.numel() * weight.requires_grad, total + weight.numel())
+        return counts
+
+    def save_pretrained(self, save_directory, *args, save_backbones: bool | None = None, **kwargs):
+        """
+        As in Transformers, and:
+
+        Args:
+            save_backbones (`bool`, *optional*):
+                `True`: a whole checkpoint. `False`: a slim one, with Arca, LaSR, projector and LoRA, and of the
+                backbones their names, revisions and fingerprints. `None`: as `config.backbones_saved` says.
+            args, kwargs: As in Transformers, `max_shard_size` and `push_to_hub` among them.
+
+        Raises:
+            ValueError: Where a slim checkpoint is asked for and could not be loaded again: a backbone without a
+                name, or whose weights have changed since it was loaded. Where a quantised backbone were to be saved
+                whole.
+        """
+        slim = not (self.config.backbones_saved if save_backbones is None else save_backbones)
+        if slim and (problem := slim_problem(self)):
+            if save_backbones is not None:
+                raise ValueError(f"save_backbones=False: {problem}; or save with save_backbones=True")
+            logger.warning("saving the whole model, since a slim checkpoint could not be loaded again: %s", problem)
+            slim = False
+        quantized = [name for name, part in self.backbones().items() if is_quantized(part)]
+        if quantized and not slim:
+            raise ValueError(
+                f"got quantised backbones ({', '.join(quantized)}); a whole checkpoint holds them as they were; "
+                "save with save_backbones=False, which names them instead"
+            )
+        with self._saved_config(slim):
+            if slim:
+                return save_slim(self, super().save_pretrained, save_directory, *args, **kwargs)
+            return super().save_pretrained(save_directory, *args, **kwargs)
+
+    @contextmanager
+    def _saved_config(self, slim: bool) -> Iterator[None]:
+        """What the configuration of the checkpoint says beyond that of the model."""
+        config = self.config
+        own = next(self.base_model.arca.parameters()).dtype
+        kinds = {name: str(part.dtype).removeprefix("torch.") for name, part in self.backbones().items()}
+        kinds["heads"] = str(own).removeprefix("torch.")
+        before = {name: getattr(config, name) for name in ("base_config", "prefix_token_id")}
+        config.lira_version = LIRA_VERSION
+        config.backbones_saved = not slim
+        config.part_dtypes = kinds if len(set(kinds.values())) > 1 else None
+        if self.base_model.language_model is None:
+            # The embedding part of a generation checkpoint is saved without its base LM: say so.
+            config.base_config = config.prefix_token_id = None
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(config, name, value)
+
+    def push_to_hub(self, *args, save_backbones: bool | None = None, **kwargs):
+        """As in Transformers; `save_backbones` as in [`~LiraPreTrainedModel.save_pretrained`]."""
+        before = self.config.backbones_saved
+        self.config.backbones_saved = before if save_backbones is None else save_backbones
+        try:
+            return super().push_to_hub(*args, **kwargs)
+        finally:
+            self.config.backbones_saved = before
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """
+        As in Transformers, and strict about LiRA's own weights: a checkpoint that lacks one, or has one of another
+        shape, is refused instead of being completed with random numbers. Each part keeps the dtype that it was
+        saved in, unless `dtype` is given.
+
+        Args:
+            encoder_kwargs, anchor_kwargs, base_kwargs (`dict`, *optional*):
+                For a slim checkpoint: what loading each backbone takes besides, such as `quantization_config`, or
+                `name` where it lies elsewhere now.
+            args, kwargs: As in Transformers.
+
+        Raises:
+            ValueError: Naming the missing weights, or the backbone of a slim checkpoint that has changed.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        config = _read_config(cls, pretrained_model_name_or_path, kwargs)
+        if config is not None and not config.backbones_saved:
+            model, info = load_slim(cls, pretrained_model_name_or_path, config, *args, **kwargs)
+        else:
+            for name in ("encoder_kwargs", "anchor_kwargs", "base_kwargs"):
+                if kwargs.pop(name, None):
+                    raise ValueError(f"got {name}; the checkpoint holds its backbones; only a slim one takes it")
+            if kwargs.get("dtype", kwargs.get("torch_dtype")) in (None, "auto"):
+                kwargs["keep_dtypes"] = True
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        missing = sorted(key for key in info["missing_keys"] if not key.startswith(cls._new_heads or "\0"))
+        if missing:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks {len(missing)} weights of {cls.__name__}, among them "
+                f"{', '.join(missing[:5])}; expected a whole checkpoint written by save_pretrained; save it again, or "
+                "join the backbones anew with from_backbones"
+            )
+        # Loading makes new parameters, which all want a gradient.
+        model.freeze()
+        return (model, info) if wants_info else model
+
+
+def _tokenizer_placeholder(base, options: dict | None) -> int | None:
+    """The id that the base's own tokenizer gives the placeholder; `None` where there is no tokenizer to ask."""
+    if isinstance(base, PreTrainedModel):
+        return None
+    known = ("revision", "trust_remote_code", "token", "cache_dir", "local_files_only")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, **{k: v for k, v in (options or {}).items() if k in known})
+    except (OSError, ValueError):
+        return None
+    return add_prefix_token(tokenizer)
+
+
+def _revision(source, options: dict) -> str | None:
+    """The commit that a backbone was loaded from; `None` for a folder or a live module."""
+    if source is None or isinstance(source, PreTrainedModel):
+        return None
+    known = {name: options[name] for name in ("token", "cache_dir", "local_files_only") if name in options}
+    found = resolve_revision(source, options.get("revision"), **known)
+    return None if found is None else str(getattr(found, "commit_hash", None) or found)
+
+
+def _read_config(cls: type, path, kwargs: dict) -> LiraConfig | None:
+    """The checkpoint's configuration; `None` where `path` holds none, as a folder with an adapter alone does."""
+    config = kwargs.get("config")
+    if isinstance(config, PreTrainedConfig):
+        return config
+    options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+    try:
+        return cls.config_class.from_pretrained(path if config is None else config, **options)
+    except OSError:
+        return None

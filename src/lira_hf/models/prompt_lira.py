@@ -1,0 +1,78 @@
+"""Prompts of the base LM: where the soft prefix goes, and answers to choose from."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from .prefix_lira import PREFIX_TOKEN
+
+
+__all__ = ["as_choices", "as_prompts", "expand_prefix", "stack_choices"]
+
+
+def as_prompts(prompts: Any, texts: list[str]) -> list[str]:
+    """One prompt per text, with a placeholder, of `None` (the texts themselves), one for all, or one each."""
+    if prompts is None or prompts is True:
+        # A text that happens to hold the placeholder says nothing about where the prefix goes.
+        return [PREFIX_TOKEN + text.replace(PREFIX_TOKEN, "") for text in texts]
+    if isinstance(prompts, str):
+        prompts = [prompts] * len(texts)
+    rows = list(prompts) if isinstance(prompts, Iterable) else [prompts]
+    if len(rows) != len(texts):
+        raise ValueError(
+            f"got {len(texts)} texts and {len(rows)} prompts; expected one prompt per text, or one for all"
+        )
+    for number, row in enumerate(rows):
+        if not isinstance(row, str):
+            raise TypeError(
+                f"prompt {number} is {type(row).__name__} {str(row)[:60]!r}; expected a string; convert it"
+            )
+        if row.count(PREFIX_TOKEN) > 1:
+            raise ValueError(
+                f"prompt {number} holds the placeholder {row.count(PREFIX_TOKEN)} times; expected it once, where "
+                "the soft prefix goes, or not at all; remove the others"
+            )
+    # At the start; what the tokenizer itself puts there, such as a start of text, still comes first.
+    return [row if PREFIX_TOKEN in row else PREFIX_TOKEN + row for row in rows]
+
+
+def as_choices(choices: Any, count: int) -> list[list[str]]:
+    """The answers of each text, checked: lists of the same length that hold strings with something in them."""
+    rows = [list(row) if isinstance(row, Sequence) and not isinstance(row, str) else row for row in choices]
+    if len(rows) != count:
+        raise ValueError(f"got {count} texts and {len(rows)} rows of choices; expected one row per text")
+    for number, row in enumerate(rows):
+        if not isinstance(row, list) or not row or not all(isinstance(choice, str) and choice for choice in row):
+            raise TypeError(
+                f"the choices of text {number} are {str(row)[:80]!r}; expected a list of non-empty strings; convert "
+                "them"
+            )
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"text {number} has {len(row)} choices and text 0 has {len(rows[0])}; expected the same number in a "
+                "batch; put questions of another number into a batch of their own"
+            )
+    return rows
+
+
+def expand_prefix(ids: list[int], token_id: int, length: int) -> list[int]:
+    """A tokenized prompt whose one placeholder has become `length`."""
+    place = ids.index(token_id)
+    return ids[:place] + [token_id] * length + ids[place + 1 :]
+
+
+def stack_choices(
+    prompts: list[list[int]], answers: list[list[list[int]]], pad_token_id: int
+) -> dict[str, torch.Tensor]:
+    """`input_ids`, `attention_mask` and `choice_mask` `(batch, choices, tokens)`, padded on the left."""
+    width = max(len(prompt) + len(answer) for prompt, row in zip(prompts, answers, strict=True) for answer in row)
+    shape = (len(prompts), len(answers[0]), width)
+    ids = torch.full(shape, pad_token_id)
+    attention, chosen = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    for number, (prompt, row) in enumerate(zip(prompts, answers, strict=True)):
+        for choice, answer in enumerate(row):
+            ids[number, choice, width - len(prompt) - len(answer) :] = torch.tensor(prompt + answer)
+            attention[number, choice, width - len(prompt) - len(answer) :] = 1
+            chosen[number, choice, width - len(answer) :] = 1
+    return {"input_ids": ids, "attention_mask": attention, "choice_mask": chosen}
