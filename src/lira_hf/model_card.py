@@ -6,10 +6,13 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from lira_hf.models import LiraConfig
 
-__all__ = ["ModelFacts", "format_interval", "write_model_card"]
 
-_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+__all__ = ["ModelFacts", "basic_model_card", "format_interval", "write_model_card"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATE = _TEMPLATES / "model_card.md"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,43 @@ class ModelFacts:
     critic: str
     report: dict[str, Any]
     licence: str = "apache-2.0"
+
+
+def basic_model_card(config: LiraConfig, name: str) -> ModelCard:
+    """
+    A card of what the configuration knows, for a model without a report; it states no figure and no licence.
+
+    Args:
+        config ([`LiraConfig`]): Of the model.
+        name (`str`): Of the model.
+    """
+    info = config.backbone_info or {}
+    kinds = {"Base LM": "base", "Multilingual encoder": "encoder", "English encoder": "anchor"}
+    parts = []
+    for title, part in kinds.items():
+        found = getattr(config, f"{part}_config")
+        if found is not None:
+            known = Path(info.get(part, {}).get("name") or "").name
+            parts.append((title, f"{known} ({found.model_type})" if known else found.model_type))
+    if config.anchor_config is None:
+        parts.append(("English encoder", "the multilingual one"))
+    base = config.base_config is not None
+    data = ModelCardData(
+        language=list(dict.fromkeys([*config.languages, *config.anchor_languages])),
+        library_name="transformers",
+        pipeline_tag="text-generation" if base else "feature-extraction",
+        tags=["lira"],
+        model_name=name,
+    )
+    return ModelCard.from_template(
+        data,
+        template_path=str(_TEMPLATES / "basic_card.md"),
+        model_name=name,
+        base=base,
+        auto="AutoModelForCausalLM" if base else "AutoModel",
+        parts=parts,
+        languages=", ".join(config.languages) or "none",
+    )
 
 
 def write_model_card(facts: ModelFacts, folder: Path) -> Path:

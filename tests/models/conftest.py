@@ -1,44 +1,17 @@
-"""Tiny random backbones of every family, LiRA models over them, and tokenizers made on the spot."""
+"""LiRA models over tiny random backbones, and tokenizers made on the spot."""
 
 import pytest
+import tiny_lira
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    BertConfig,
-    ModernBertConfig,
-    PreTrainedConfig,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    T5Config,
-    XLMRobertaConfig,
-)
+from tiny_lira import VOCAB
 
-from lira_hf import LiraConfig, LiraModel, NgramEncoderConfig, NgramTokenizer
-
-
-VOCAB = 100
-_BERT = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 80}
-
-
-def _encoder_config(kind: str, dim: int = 16) -> PreTrainedConfig:
-    if kind == "bert":
-        return BertConfig(vocab_size=VOCAB, hidden_size=dim, **_BERT)
-    if kind == "xlm-roberta":
-        return XLMRobertaConfig(vocab_size=VOCAB, hidden_size=dim, pad_token_id=1, **_BERT)
-    if kind == "t5":
-        return T5Config(vocab_size=VOCAB, d_model=dim, d_ff=32, num_layers=2, num_heads=2, d_kv=8)
-    if kind == "qwen3":
-        return Qwen3Config(vocab_size=VOCAB, hidden_size=dim, head_dim=8, num_key_value_heads=2, **_BERT)
-    if kind == "modernbert":
-        special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
-        return ModernBertConfig(vocab_size=VOCAB, hidden_size=dim, **special, **_BERT)
-    return NgramEncoderConfig(vocab_size=VOCAB, embedding_size=8, hidden_size=dim)
+from lira_hf import LiraConfig, LiraModel, NgramTokenizer
 
 
 @pytest.fixture(scope="session")
 def encoder_config():
     """`encoder_config(kind, dim)`: a tiny configuration of that family."""
-    return _encoder_config
+    return tiny_lira.encoder_config
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +24,10 @@ def lira():
     def make(encoder: str = "bert", anchor: str | None = "modernbert", trained: bool = True, **config) -> LiraModel:
         torch.manual_seed(0)
         sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "actor_hidden_size": 8}
-        anchor_config = None if anchor is None else _encoder_config(anchor, dim=24)
+        anchor_config = None if anchor is None else tiny_lira.encoder_config(anchor, dim=24)
         model = LiraModel(
             LiraConfig(
-                encoder_config=_encoder_config(encoder),
+                encoder_config=tiny_lira.encoder_config(encoder),
                 anchor_config=anchor_config,
                 **{"num_bins": 3} | sizes | config,
             )
@@ -99,15 +72,7 @@ def pad():
 @pytest.fixture(scope="session")
 def word_tokenizer():
     """A word-level tokenizer with [CLS] and [SEP] and no model_max_length; words it lacks are [UNK]."""
-    words = ["the", "cat", "sat", "on", "a", "mat", "dog", "ran", "big", "river", "house", "Dhaka", "city"]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(special + words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), special, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    return tiny_lira.word_tokenizer()
 
 
 @pytest.fixture(scope="session")

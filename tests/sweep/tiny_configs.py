@@ -19,8 +19,8 @@ SEQ2SEQ_DECODERS = frozenset(
     " prophetnet trocr whisper".split()
 )
 
-# Rule: pretrained to fill in masked, permuted or replaced tokens, with attention to both sides. To make one causal takes
-# a flag that is off by default (`is_decoder`, `causal`), or, for xlnet, masks of the caller's own.
+# Rule: pretrained to fill in masked, permuted or replaced tokens, with attention to both sides. One is causal only by
+# a flag that is off by default (`is_decoder`, `causal`), or, for xlnet, by masks of the caller's own.
 ENCODERS = frozenset(
     "bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert reformer rembert roberta"
     " roberta-prelayernorm roc_bert roformer xlm xlm-roberta xlm-roberta-xl xlnet xmod".split()
@@ -68,7 +68,7 @@ _SIZES_BY_NAMES = {
     " index_topk",
     128: "max_position_embeddings n_positions n_ctx max_seq_len context_length rel_extent",
     16: "q_lora_rank kv_lora_rank o_lora_rank laurel_rank adapter_rank gated_norm_rank hc_lowrank index_head_dim"
-    " mamba_d_head mamba_headdim mamba_head_dim hidden_size_per_layer_input",
+    " mamba_d_head mamba_head_dim hidden_size_per_layer_input",
     8: "head_dim swa_head_dim dim_head kv_channels qk_nope_head_dim qk_rope_head_dim v_head_dim linear_head_dim"
     " linear_key_head_dim linear_value_head_dim state_size ssm_state_size mamba_d_state sliding_window"
     " sliding_window_size attention_window_size attention_chunk_size window_size local_attention mamba_chunk_size"
@@ -135,10 +135,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "gemma4_text": {"global_head_dim": 16},
     "gemma4_unified_text": {"global_head_dim": 16},
+    "glm_moe_dsa": {"indexer_types": ["full", "shared"]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
-    "glm_moe_dsa": {"indexer_types": ["full", "shared"]},
     "laguna": {"layer_types": ["full_attention", "sliding_attention"]},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
@@ -149,7 +149,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "layer_types": ["full_attention", "minimax_m3_sparse"],
         "mlp_layer_types": ["dense", "sparse"],
     },
-    "qwen4_exp_text": {
+    "qwen4_exp_text": {  # the default has an indexer in each attention, and no sizes for it
         "indexer_n_heads": 2,
         "indexer_kv_heads": 1,
         "indexer_head_dim": 8,
@@ -157,6 +157,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "indexer_compress_ratio": 2,
     },
     "recurrent_gemma": {"num_hidden_layers": 3},  # two recurrent blocks come before the first attention
+    # The state is sized in multiples of 64, which the layers' own sizes have to be by themselves.
     "xlstm": {"hidden_size": 64, "embedding_dim": 64, "qk_dim_factor": 1.0, "autocast_kernel_dtype": "float32"},
     "zamba": {  # the shared block is tied to its later copies: one copy at least
         "num_hidden_layers": 4,

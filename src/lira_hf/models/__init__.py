@@ -8,6 +8,7 @@ from .modeling_causal_lira import LiraCausalLMOutput, LiraForCausalLM
 from .modeling_choice_lira import LiraForMultipleChoice, LiraMultipleChoiceOutput
 from .modeling_lasr import LiraEmbeddingHead, LiraFusion
 from .modeling_lira import LiraModel, LiraModelOutput
+from .pipeline_lira import LiraEmbeddingPipeline, LiraGenerationPipeline, register_pipelines
 from .pretrained_lira import LiraPreTrainedModel
 from .processing_lira import LiraProcessor, clean_text
 
@@ -17,6 +18,7 @@ AutoModel.register(LiraConfig, LiraModel, exist_ok=True)
 AutoModelForCausalLM.register(LiraConfig, LiraForCausalLM, exist_ok=True)
 AutoModelForMultipleChoice.register(LiraConfig, LiraForMultipleChoice, exist_ok=True)
 AutoProcessor.register(LiraConfig, LiraProcessor, exist_ok=True)
+register_pipelines()
 
 __all__ = [
     "LiraArca",
@@ -24,9 +26,11 @@ __all__ = [
     "LiraCausalLMOutput",
     "LiraConfig",
     "LiraEmbeddingHead",
+    "LiraEmbeddingPipeline",
     "LiraForCausalLM",
     "LiraForMultipleChoice",
     "LiraFusion",
+    "LiraGenerationPipeline",
     "LiraModel",
     "LiraModelOutput",
     "LiraMultipleChoiceOutput",

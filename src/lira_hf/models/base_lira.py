@@ -1,6 +1,5 @@
 """Running the base LM over a prompt whose placeholders are the soft prefix."""
 
-import functools
 import inspect
 from typing import Any
 
@@ -16,9 +15,13 @@ from .prefix_lira import inject_prefix, merge_prefix, prefix_attention, prompt_p
 __all__ = ["last_states", "run_base"]
 
 
-@functools.cache
+_PARAMETERS: dict[type[nn.Module], frozenset[str]] = {}  # a plain dict, which torch.compile can look into
+
+
 def _parameters(kind: type[nn.Module]) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)
+    if kind not in _PARAMETERS:
+        _PARAMETERS[kind] = frozenset(inspect.signature(kind.forward).parameters)
+    return _PARAMETERS[kind]
 
 
 def run_base(
@@ -42,7 +45,7 @@ def run_base(
         config ([`LiraConfig`]): Names the placeholder and the way of injection.
         input_ids, attention_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*): The prompt, checked.
         prefix (`torch.Tensor` of shape `(batch, slots, D)`, *optional*): The soft tokens. `None`: the base LM alone.
-        prefix_mask (`torch.Tensor` of shape `(batch, slots)`, bool, *optional*): Those that stand for something.
+        prefix_mask (`torch.Tensor` of shape `(batch, slots)`, *optional*): 1 for those that stand for something.
         states (`bool`, *optional*, defaults to `False`): Stop before the language-model head.
         kwargs: For the base; those that are `None` are not passed.
 
@@ -62,6 +65,10 @@ def run_base(
             arguments["position_ids"] = prompt_positions(attention_mask)
     if states and module is base:
         arguments["output_hidden_states"] = True
+    building = prefix is not None and prefix.requires_grad and torch.is_grad_enabled()
+    if "use_cache" in known and arguments.get("past_key_values") is None and (states or building):
+        # Nobody decodes from here, and a recurrent base would write its cached state over what the gradient needs.
+        arguments.setdefault("use_cache", False)
     output = _call(module, base, config, input_ids, prefix, arguments)
     if states and module is base:
         return BaseModelOutput(last_hidden_state=output.hidden_states[-1])

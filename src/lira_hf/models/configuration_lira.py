@@ -152,7 +152,7 @@ class LiraConfig(PreTrainedConfig):
         if self.projection_dim is None:
             self.projection_dim = self.source_dim + self.anchor_dim
         if self.prefix_token_id is None and self.base_config is not None:
-            self.prefix_token_id = getattr(self.get_text_config(), "vocab_size", None)
+            self.prefix_token_id = self.vocab_size
         self._check_sizes()
         self._check_weights()
 
@@ -170,6 +170,17 @@ class LiraConfig(PreTrainedConfig):
     def prefix_length(self) -> int:
         """Soft tokens in the base LM's prompt: the S bins of either road."""
         return 2 * self.num_bins
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Of `input_ids`: the base LM's, or the multilingual encoder's where there is no base LM."""
+        owner: Any = self.encoder_config if self.base_config is None else self.base_config
+        return getattr(owner.get_text_config(), "vocab_size", None)
+
+    @vocab_size.setter
+    def vocab_size(self, value: int) -> None:
+        owner: Any = self.encoder_config if self.base_config is None else self.base_config
+        owner.get_text_config().vocab_size = value
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         # Caches, adapters and generation ask for the base LM's sizes; without a base LM there is only this config.

@@ -2,12 +2,12 @@
 prompt."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import nn
 from transformers import Cache, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 
 from .base_lira import run_base
 from .configuration_lira import LiraConfig
@@ -95,7 +95,9 @@ class LiraWithBase(LiraPreTrainedModel):
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         """As in Transformers, for the base LM. The placeholder keeps its id."""
-        return self.language_model.resize_token_embeddings(*args, **kwargs)
+        embedding = self.lira.resize_token_embeddings(*args, **kwargs)
+        self.vocab_size = embedding.weight.shape[0]
+        return embedding
 
     @classmethod
     def from_backbones(
@@ -186,7 +188,7 @@ class LiraWithBase(LiraPreTrainedModel):
             prefix_embeds = self.lira.soft_prefix(fused.last_hidden_state, prefix_mask)
             found = {"similarity": fused.similarity, "policy": fused.policy}
         elif prefix_mask is None:
-            prefix_mask = torch.ones(prefix_embeds.shape[:2], dtype=torch.bool, device=prefix_embeds.device)
+            prefix_mask = torch.ones(prefix_embeds.shape[:2], dtype=torch.long, device=prefix_embeds.device)
         if prefix_embeds.shape[1] != config.prefix_length or len(prefix_embeds) != len(input_ids):
             raise ValueError(
                 f"the soft prefix has shape {tuple(prefix_embeds.shape)}; expected ({len(input_ids)}, "
@@ -258,7 +260,7 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor | None = None,
         return_dict: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LiraCausalLMOutput | tuple:
         """
         Args:
@@ -270,7 +272,8 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
             prefix_mask (`torch.Tensor` of shape `(batch, 2 x bins)`, bool, *optional*): Its slots that are attended
                 to.
             labels (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
-                What is to be predicted, shifted within; -100 and placeholders are left out.
+                What is to be predicted, shifted within (or `shift_labels`, already shifted, among the `kwargs`);
+                -100 and placeholders are left out.
             position_ids, past_key_values, inputs_embeds, use_cache, logits_to_keep, kwargs: As the base LM takes them.
 
         Returns:
@@ -288,6 +291,7 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
             "keep_anchor": keep_anchor,
         }
         prefix = self.find_prefix(input_ids, prefix_embeds, prefix_mask, language_ids, **roads)
+        targets = {"labels": labels, "shift_labels": kwargs.pop("shift_labels", None)}
         items = kwargs.pop("num_items_in_batch", None)
         output = run_base(
             self.language_model,
@@ -305,7 +309,7 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
             **kwargs,
         )
         result = LiraCausalLMOutput(
-            loss=None if labels is None else self._loss(output, labels, items),
+            loss=self._loss(output, items, **targets),
             logits=output.logits,
             past_key_values=output.get("past_key_values"),
             hidden_states=output.get("hidden_states"),
@@ -314,10 +318,27 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
         )
         return result if (self.config.return_dict if return_dict is None else return_dict) else result.to_tuple()
 
-    def _loss(self, output: ModelOutput, labels: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
-        labels = labels.masked_fill(labels == self.config.prefix_token_id, -100)
+    def _loss(
+        self,
+        output: ModelOutput,
+        items: torch.Tensor | int | None,
+        labels: torch.Tensor | None,
+        shift_labels: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        if labels is None and shift_labels is None:
+            return None
+        labels, shift_labels = (
+            None if target is None else target.masked_fill(target == self.config.prefix_token_id, -100)
+            for target in (labels, shift_labels)
+        )
         logits = output.logits
-        loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], num_items_in_batch=items)
+        loss = self.loss_function(
+            logits=logits,
+            labels=labels,
+            vocab_size=logits.shape[-1],
+            num_items_in_batch=items,
+            shift_labels=shift_labels,
+        )
         auxiliary = output.get("aux_loss")  # of a mixture of experts, where its configuration asks for it
         if isinstance(auxiliary, torch.Tensor):
             weight = getattr(self.config.get_text_config(), "router_aux_loss_coef", 0.0)

@@ -2,12 +2,12 @@
 difference."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 
 from .base_lira import last_states, run_base
 from .configuration_lira import LiraConfig
@@ -27,11 +27,14 @@ class LiraMultipleChoiceOutput(ModelOutput):
         logits (`torch.Tensor` of shape `(batch, choices)`): Score of each choice.
         choice_log_likelihood (`torch.Tensor` of shape `(batch, choices)`, *optional*):
             Mean log-likelihood of a choice's tokens, where `choice_mask` says which they are.
+        hidden_states, attentions (*optional*): Of the base LM, `batch x choices` rows, where asked for.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     choice_log_likelihood: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class LiraForMultipleChoice(LiraWithBase):
@@ -81,7 +84,7 @@ class LiraForMultipleChoice(LiraWithBase):
         prefix_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LiraMultipleChoiceOutput | tuple:
         """
         Args:
@@ -119,6 +122,8 @@ class LiraForMultipleChoice(LiraWithBase):
             None if tensor is None else tensor.flatten(0, 1) for tensor in (input_ids, attention_mask, choice_mask)
         )
         prefix = self._shared_prefix(input_ids, text)
+        asked = kwargs.pop("output_hidden_states", None)
+        asked = self.config.output_hidden_states if asked is None else asked
         output = run_base(
             self.language_model,
             self.config,
@@ -136,7 +141,13 @@ class LiraForMultipleChoice(LiraWithBase):
             likelihood = _mean_log_likelihood(output.logits, ids, mask).view(batch, choices)
             logits = logits + likelihood.to(logits)
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
-        result = LiraMultipleChoiceOutput(loss=loss, logits=logits, choice_log_likelihood=likelihood)
+        result = LiraMultipleChoiceOutput(
+            loss=loss,
+            logits=logits,
+            choice_log_likelihood=likelihood,
+            hidden_states=output.hidden_states if asked else None,
+            attentions=output.get("attentions"),
+        )
         return result if (self.config.return_dict if return_dict is None else return_dict) else result.to_tuple()
 
     def _shared_prefix(self, input_ids: torch.Tensor, text: dict) -> tuple[torch.Tensor | None, torch.Tensor | None]:

@@ -1,16 +1,18 @@
 """LiraModel: both roads into English space, Arca between them, LaSR on top."""
 
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .backbones_lira import build_base, build_encoder, encode_tokens
 from .base_lira import last_states, run_base
+from .checkpoint_lira import PARTS
 from .configuration_lira import LiraConfig
 from .modeling_arca import LiraArca, LiraArcaOutput
 from .modeling_lasr import LiraEmbeddingHead, LiraFusion, join_paths
@@ -45,7 +47,7 @@ class LiraModelOutput(ModelOutput):
         pooler_output (`torch.Tensor` of shape `(batch, projection_dim)`):
             The embedding, of unit length; zero for a row with neither text nor candidate.
         last_hidden_state (`torch.Tensor` of shape `(batch, 2 x bins, hidden_size)`): Fused tokens.
-        fusion_mask (`torch.Tensor` of shape `(batch, 2 x bins)`, bool): Fused tokens that stand for something.
+        fusion_mask (`torch.Tensor` of shape `(batch, 2 x bins)`): 1 for fused tokens that stand for something.
         start_embeds (`torch.Tensor` of shape `(batch, projection_dim)`): The start z = [g; h], before LaSR's delta.
         source_path_embeds, anchor_path_embeds (`torch.Tensor` of shape `(batch, projection_dim)`, *optional*):
             The embedding from one road alone, where `output_paths=True`.
@@ -160,9 +162,10 @@ class LiraModel(LiraPreTrainedModel):
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         """As in Transformers, for the base LM or else g, whose own configuration has to know the new size."""
-        return (self.encoder if self.language_model is None else self.language_model).resize_token_embeddings(
-            *args, **kwargs
-        )
+        owner = self.encoder if self.language_model is None else self.language_model
+        embedding = owner.resize_token_embeddings(*args, **kwargs)
+        self.vocab_size = embedding.weight.shape[0]  # where the library keeps it too
+        return embedding
 
     @classmethod
     def from_backbones(
@@ -225,11 +228,13 @@ class LiraModel(LiraPreTrainedModel):
 
     def train(self, mode: bool = True) -> "LiraModel":
         super().train(mode)
-        for backbone in (self.encoder, self.anchor, self.language_model):
-            # Gradient checkpointing works in training mode alone.
-            if backbone is None or any(getattr(m, "gradient_checkpointing", False) for m in backbone.modules()):
+        for name in PARTS.values():
+            backbone = getattr(self, name)
+            if backbone is None or any(p.requires_grad for p in backbone.parameters()):
                 continue
-            if not any(p.requires_grad for p in backbone.parameters()):
+            # Gradient checkpointing works in training mode alone; g and h, when frozen, keep no graph to check.
+            checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in backbone.modules())
+            if not (checkpointing and backbone is self.language_model):
                 backbone.eval()
         return self
 
@@ -279,7 +284,7 @@ class LiraModel(LiraPreTrainedModel):
         keep_anchor: torch.Tensor | None = None,
         output_paths: bool = False,
         return_loss: bool = False,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LiraModelOutput | tuple:
         """
         Args:
@@ -403,7 +408,7 @@ class LiraModel(LiraPreTrainedModel):
         tokens, mask = self.fusion(source_tokens, source_mask, anchor_tokens, anchor_mask, language_ids)
         fused = {
             "last_hidden_state": tokens,
-            "fusion_mask": mask,
+            "fusion_mask": mask.long(),
             "start_embeds": start,
             "source_embeds": arca.source_embeds,
             "anchor_embeds": arca.anchor_embeds,

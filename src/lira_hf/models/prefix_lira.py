@@ -28,6 +28,7 @@ __all__ = [
 
 
 PREFIX_TOKEN = "<|lira_prefix|>"
+_REGISTERING = threading.Lock()
 
 
 def add_prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -85,7 +86,7 @@ class LiraPrefixProjector(nn.Module):
         """
         Args:
             tokens (`torch.Tensor` of shape `(batch, slots, hidden_size)`): Fused tokens.
-            mask (`torch.Tensor` of shape `(batch, slots)`, bool): Slots that hold something; the others give zeros.
+            mask (`torch.Tensor` of shape `(batch, slots)`): 1 for slots that hold something; the others give zeros.
             embedding (`nn.Module`): The base's input embedding.
 
         Returns:
@@ -98,7 +99,7 @@ class LiraPrefixProjector(nn.Module):
             soft = self.projection(self.norm(tokens))
             # The root of the width makes the scale a length.
             soft = soft * (self.scale / soft.shape[-1] ** 0.5)
-        return soft * mask.unsqueeze(-1)
+        return soft * mask.bool().unsqueeze(-1)
 
 
 def _output_scale(embedding: nn.Module) -> float:
@@ -181,16 +182,18 @@ def inject_prefix(
     asked: list[torch.Tensor] = []
     used: list[torch.Tensor] = []
 
-    def before(module, args, kwargs):
+    def before(module, args):
         if threading.get_ident() != thread:
             return None
-        name = None if args else next(iter(kwargs))
-        ids = args[0] if args else kwargs[name]
-        asked.append(ids)
-        legal = ids.masked_fill(ids == token_id, 0)
-        return ((legal, *args[1:]), kwargs) if args else ((), {**kwargs, name: legal})
+        if not args:
+            raise RuntimeError(
+                f"the base LM calls its input embedding ({type(module).__name__}) by keyword; expected its ids as "
+                "the first argument, which is where the soft prefix is put in"
+            )
+        asked.append(args[0])
+        return (args[0].masked_fill(args[0] == token_id, 0), *args[1:])
 
-    def after(module, args, kwargs, output):
+    def after(module, args, output):
         if threading.get_ident() != thread:
             return None
         ids = asked.pop()
@@ -201,10 +204,9 @@ def inject_prefix(
         used[:] = [after_it]
         return output
 
-    handles = [
-        embedding.register_forward_pre_hook(before, with_kwargs=True),
-        embedding.register_forward_hook(after, with_kwargs=True),
-    ]
+    # Torch numbers hooks without a lock: two threads could be given the same number, and one hook would be lost.
+    with _REGISTERING:
+        handles = [embedding.register_forward_pre_hook(before), embedding.register_forward_hook(after)]
     try:
         yield
         if prefix is not None and checked and not used:
@@ -213,8 +215,9 @@ def inject_prefix(
                 "soft prefix; expected get_input_embeddings() to be the module that looks its tokens up"
             )
     finally:
-        for handle in handles:
-            handle.remove()
+        with _REGISTERING:
+            for handle in handles:
+                handle.remove()
 
 
 def prefix_attention(
@@ -226,14 +229,14 @@ def prefix_attention(
     Args:
         input_ids (`torch.Tensor` of shape `(batch, tokens)`): With the placeholders.
         attention_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*): `None`: all tokens.
-        prefix_mask (`torch.Tensor` of shape `(batch, slots)`, bool): Slots that hold something.
+        prefix_mask (`torch.Tensor` of shape `(batch, slots)`): 1 for slots that hold something.
 
     Returns:
         `torch.Tensor` of shape `(batch, tokens)`, long.
     """
     mask = input_ids == token_id
     index = (mask.cumsum(-1) - 1).clamp(min=0)
-    seen = ~mask | prefix_mask.to(input_ids.device).gather(1, index)
+    seen = ~mask | prefix_mask.to(input_ids.device).bool().gather(1, index)
     return seen.long() if attention_mask is None else attention_mask * seen.to(attention_mask.dtype)
 
 

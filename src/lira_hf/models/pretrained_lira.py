@@ -121,6 +121,13 @@ class LiraPreTrainedModel(PreTrainedModel):
             counts[part] = (trained + weight.numel() * weight.requires_grad, total + weight.numel())
         return counts
 
+    def activation_checkpointing_enable(self, *args, **kwargs) -> None:
+        """As in Transformers; a frozen base LM goes into training mode, without which nothing would be
+        checkpointed."""
+        super().activation_checkpointing_enable(*args, **kwargs)
+        if self.base_model.language_model is not None:
+            self.base_model.language_model.train(self.training)
+
     def save_pretrained(self, save_directory, *args, save_backbones: bool | None = None, **kwargs):
         """
         As in Transformers, and:
@@ -186,8 +193,8 @@ class LiraPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """
         As in Transformers, and strict about LiRA's own weights: a checkpoint that lacks one, or has one of another
-        shape, is refused instead of being completed with random numbers. Each part keeps the dtype that it was
-        saved in, unless `dtype` is given.
+        shape, is refused (unless `output_loading_info` is asked for) instead of being completed with random
+        numbers. Each part keeps the dtype that it was saved in, unless `dtype` is given.
 
         Args:
             encoder_kwargs, anchor_kwargs, base_kwargs (`dict`, *optional*):
@@ -212,7 +219,9 @@ class LiraPreTrainedModel(PreTrainedModel):
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
         missing = sorted(key for key in info["missing_keys"] if not key.startswith(cls._new_heads or "\0"))
-        if missing:
+        # One who asks for the loading information looks at it himself; without a checkpoint nothing is missing from
+        # it.
+        if missing and not wants_info and pretrained_model_name_or_path is not None:
             raise ValueError(
                 f"{pretrained_model_name_or_path} lacks {len(missing)} weights of {cls.__name__}, among them "
                 f"{', '.join(missing[:5])}; expected a whole checkpoint written by save_pretrained; save it again, or "

@@ -12,27 +12,28 @@ __all__ = ["as_choices", "as_prompts", "expand_prefix", "stack_choices"]
 
 
 def as_prompts(prompts: Any, texts: list[str]) -> list[str]:
-    """One prompt per text, with a placeholder, of `None` (the texts themselves), one for all, or one each."""
-    if prompts is None or prompts is True:
-        # A text that happens to hold the placeholder says nothing about where the prefix goes.
-        return [PREFIX_TOKEN + text.replace(PREFIX_TOKEN, "") for text in texts]
-    if isinstance(prompts, str):
-        prompts = [prompts] * len(texts)
+    """One prompt per text, with a placeholder; of `None` (the texts themselves), one for all, or one each or
+    `None`."""
+    if prompts is None or prompts is True or isinstance(prompts, str):
+        prompts = [prompts if isinstance(prompts, str) else None] * len(texts)
     rows = list(prompts) if isinstance(prompts, Iterable) else [prompts]
     if len(rows) != len(texts):
         raise ValueError(
             f"got {len(texts)} texts and {len(rows)} prompts; expected one prompt per text, or one for all"
         )
     for number, row in enumerate(rows):
-        if not isinstance(row, str):
+        if row is not None and not isinstance(row, str):
             raise TypeError(
-                f"prompt {number} is {type(row).__name__} {str(row)[:60]!r}; expected a string; convert it"
+                f"prompt {number} is {type(row).__name__} {str(row)[:60]!r}; expected a string, or None for the text "
+                "itself; convert it"
             )
-        if row.count(PREFIX_TOKEN) > 1:
+        if row is not None and row.count(PREFIX_TOKEN) > 1:
             raise ValueError(
-                f"prompt {number} holds the placeholder {row.count(PREFIX_TOKEN)} times; expected it once, where "
-                "the soft prefix goes, or not at all; remove the others"
+                f"prompt {number} holds the placeholder {row.count(PREFIX_TOKEN)} times; expected it once, where the "
+                "soft prefix goes, or not at all; remove the others"
             )
+    # A text that happens to hold the placeholder says nothing about where the prefix goes.
+    rows = [text.replace(PREFIX_TOKEN, "") if row is None else row for row, text in zip(rows, texts, strict=True)]
     # At the start; what the tokenizer itself puts there, such as a start of text, still comes first.
     return [row if PREFIX_TOKEN in row else PREFIX_TOKEN + row for row in rows]
 
