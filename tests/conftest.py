@@ -87,7 +87,7 @@ def tiny_lira(tiny_backbones):
     def make(**config):
         torch.manual_seed(1)
         model = LiraModel.from_backbones(**tiny_backbones, **TINY | {"languages": ["vi", "ur", "en"]} | config)
-        return model, LiraProcessor.from_backbones(**tiny_backbones, languages=model.config.languages)
+        return model, LiraProcessor.from_backbones(**tiny_backbones, trained_languages=model.config.languages)
 
     return make
 

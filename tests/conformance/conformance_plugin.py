@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     for mapping, name in _NAMES.items():
         getattr(modeling_auto, mapping)["lira"] = name
-    stand_ins.install()
+    stand_ins.install(Path(os.environ["LIRA_CONFORMANCE_TREE"]))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -50,7 +51,7 @@ def pytest_runtest_logreport(report: Any) -> None:
         return
     line = {
         "test": report.nodeid.split("/")[-1],
-        "outcome": "failed" if report.outcome == "failed" else report.outcome,
+        "outcome": report.outcome,
         "reason": "" if report.outcome == "passed" else _reason(report),
         "subtest": type(report).__name__ == "SubtestReport",
         "seconds": round(report.duration, 3),

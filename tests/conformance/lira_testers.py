@@ -1,16 +1,19 @@
 """Tiny configurations and inputs of LiRA's classes, as transformers' mixins ask a model tester for them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, LlamaConfig, PreTrainedTokenizerFast
 from transformers.testing_utils import torch_device
 
-from lira_hf import LiraConfig
+from lira_hf import LiraConfig, LiraModel
 
 
-__all__ = ["LiraBaseTester", "LiraEmbeddingTester", "encoder_config", "word_tokenizer"]
+__all__ = ["LiraBaseTester", "LiraEmbeddingTester", "encoder_config", "everything_trained", "word_tokenizer"]
 
 VOCAB = 99
 # Within the vocabulary, and low: some tests shrink the vocabulary and cut the ids to it.
@@ -149,3 +152,17 @@ class LiraBaseTester(LiraEmbeddingTester):
             "attention_mask": torch.ones_like(ids),
             **(self.road_inputs() if self.has_roads else {}),
         }
+
+
+@contextmanager
+def everything_trained() -> Iterator[None]:
+    """Models made meanwhile are trained as a whole, and their embedding already differs from the two roads joined."""
+    freeze = LiraModel.freeze
+
+    def thaw(model: LiraModel, *args: bool, **kwargs: bool) -> LiraModel:
+        with torch.no_grad():
+            model.embedding_head.delta.weight.normal_()
+        return freeze(model, **dict.fromkeys(("encoder", "anchor", "arca", "lasr", "base"), False))
+
+    with mock.patch.object(LiraModel, "freeze", thaw):
+        yield

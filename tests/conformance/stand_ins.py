@@ -12,18 +12,18 @@ import torch
 import transformers
 
 
-__all__ = ["NOT_OBTAINABLE", "install"]
+__all__ = ["install", "missing"]
 
-# What the source distribution lacks, and what becomes of it here.
-NOT_OBTAINABLE = {
-    "tests/generation/test_utils.py (GenerationTesterMixin)": "an empty class stands in: none of its tests run",
-    "tests/exporters/test_export.py (ExportTesterMixin)": "an empty class stands in: none of its tests run",
-    "tests/utils/test_configuration_utils.py (config_common_kwargs)": "our own values stand in",
-    "tests/pipelines/test_pipelines_*.py": "our own text-generation and feature-extraction tests stand in",
-    "tests/utils/tiny_model_summary.json": "tiny LiRA checkpoints made on the spot stand in",
-    "tests/distributed_testing_utils.py": "the mixins for tensor parallelism, FSDP and expert parallelism do not run",
-    "utils/fetch_hub_objects_for_ci.py": "the addresses of images, videos and audio stay as they are; no test reads "
-    "one",
+# What the mixins import or read, and what becomes of it where the source distribution lacks it.
+_WANTED = {
+    "tests/generation/test_utils.py": "GenerationTesterMixin: an empty class stands in, none of its tests run",
+    "tests/exporters/test_export.py": "ExportTesterMixin: an empty class stands in, none of its tests run",
+    "tests/distributed_testing_utils.py": "the mixins of tensor parallelism, expert parallelism and FSDP do not run",
+    "tests/pipelines/test_pipelines_text_generation.py": "what PipelineTesterMixin runs: our own tests stand in",
+    "tests/pipelines/test_pipelines_feature_extraction.py": "what PipelineTesterMixin runs: our own tests stand in",
+    "tests/utils/tiny_model_summary.json": "for PipelineTesterMixin: tiny LiRA checkpoints made on the spot stand in",
+    "tests/utils/test_configuration_utils.py": "config_common_kwargs, for ConfigTester: our own values stand in",
+    "utils/fetch_hub_objects_for_ci.py": "url_to_local_path: gives the address back, and no test of a text reads one",
 }
 
 _COMMON_CONFIG = {
@@ -89,7 +89,16 @@ class FeatureExtractionPipelineTests:
         assert isinstance(pipe(examples[0], return_tensors=True), torch.Tensor)
 
 
-def _module(name: str, **members: Any) -> None:
+def missing(tree: Path) -> dict[str, str]:
+    """What `tree` lacks of the files that the mixins ask for, and what becomes of each."""
+    return {name: note for name, note in _WANTED.items() if not (tree / name).exists()}
+
+
+def _module(tree: Path, path: str, **members: Any) -> None:
+    """A module with these members, unless `tree` has the real one."""
+    if (tree / path).exists():
+        return
+    name = path.removesuffix(".py").replace("/", ".").removeprefix("utils.")
     module = types.ModuleType(name, "Stands in for a module that the source distribution lacks.")
     for key, value in members.items():
         setattr(module, key, value)
@@ -101,17 +110,18 @@ def _installed_transformers(path: str, file: str = "__init__.py") -> types.Modul
     return transformers
 
 
-def install() -> None:
-    """Makes the stand-ins importable under the names that the mixins look for."""
-    _module("tests.generation.test_utils", GenerationTesterMixin=type("GenerationTesterMixin", (_MissingMixin,), {}))
-    _module("tests.exporters.test_export", ExportTesterMixin=type("ExportTesterMixin", (_MissingMixin,), {}))
-    _module("tests.utils.test_configuration_utils", config_common_kwargs=_COMMON_CONFIG)
-    _module("fetch_hub_objects_for_ci", url_to_local_path=lambda address: address)
-    for kind in (TextGenerationPipelineTests, FeatureExtractionPipelineTests):
-        task = "text_generation" if kind is TextGenerationPipelineTests else "feature_extraction"
-        _module(f"tests.pipelines.test_pipelines_{task}", **{kind.__name__: kind})
+def install(tree: Path) -> None:
+    """Makes the stand-ins importable under the names that the mixins of `tree` look for."""
+    mixins = {"generation/test_utils": "GenerationTesterMixin", "exporters/test_export": "ExportTesterMixin"}
+    for path, name in mixins.items():
+        _module(tree, f"tests/{path}.py", **{name: type(name, (_MissingMixin,), {})})
+    _module(tree, "tests/utils/test_configuration_utils.py", config_common_kwargs=_COMMON_CONFIG)
+    _module(tree, "utils/fetch_hub_objects_for_ci.py", url_to_local_path=lambda address: address)
+    pipelines = "tests/pipelines/test_pipelines"
+    _module(tree, f"{pipelines}_text_generation.py", TextGenerationPipelineTests=TextGenerationPipelineTests)
+    _module(tree, f"{pipelines}_feature_extraction.py", FeatureExtractionPipelineTests=FeatureExtractionPipelineTests)
     transformers.utils.direct_transformers_import = _installed_transformers
-    # The pipeline mixin reads this folder when it is imported; the tests put the checkpoints there.
+    # The pipeline mixin reads this folder when it is imported; the tests put their checkpoints there.
     folder = os.environ.setdefault("TRANSFORMERS_TINY_MODEL_PATH", tempfile.mkdtemp(prefix="lira-conformance-"))
     summary = Path(folder) / "reports" / "tiny_model_summary.json"
     summary.parent.mkdir(parents=True, exist_ok=True)

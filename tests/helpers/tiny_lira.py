@@ -151,7 +151,7 @@ def causal_with_processor(**config) -> tuple[PreTrainedModel, LiraProcessor]:
     """A LiraForCausalLM and the processor that fits it, with a chat template."""
     base = word_tokenizer(bos=True, chat_template=CHAT)
     processor = LiraProcessor.from_backbones(
-        word_tokenizer(), word_tokenizer(), base=base, prefix_length=6, languages=["bn", "ur"]
+        word_tokenizer(), word_tokenizer(), base=base, prefix_length=6, trained_languages=["bn", "ur"]
     )
     model = causal(prefix_token_id=processor.prefix_token_id, languages=["bn", "ur"], **config)
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id

@@ -113,7 +113,7 @@ def test_fingerprints_tell_what_features_depend_on(tiny_lira, tiny_backbones, tm
     assert not set(bins.values()) & set(plain.values())
 
     model, processor = tiny_lira()
-    processor.max_length = 8
+    processor.max_text_length = 8
     assert not set(_keys(model, processor, tmp_path).values()) & set(plain.values())
 
 
@@ -138,7 +138,9 @@ def test_fingerprint_tells_tokenizers_apart_that_a_probe_would_not(tiny_lira, ti
             tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
         )
     source = processor.source_tokenizer
-    changed = _keys(model, LiraProcessor(source, source, other, languages=processor.languages), tmp_path)
+    changed = _keys(
+        model, LiraProcessor(source, source, other, trained_languages=processor.trained_languages), tmp_path
+    )
     assert changed["anchor"] != plain["anchor"]
     assert changed["source"] == plain["source"]
 

@@ -85,7 +85,9 @@ def test_round_trip_in_a_fresh_process(tmp_path, lira, embed, inputs, word_token
     for name, model in models.items():
         model.save_pretrained(tmp_path / name)
     save_file(inputs, tmp_path / "inputs.safetensors")
-    processor = LiraProcessor.from_backbones(ngram_tokenizer, word_tokenizer, languages=["ur", "bn"], max_length=9)
+    processor = LiraProcessor.from_backbones(
+        ngram_tokenizer, word_tokenizer, trained_languages=["ur", "bn"], max_text_length=9
+    )
     processor.save_pretrained(tmp_path / "processor")
     models["bert"].config.save_pretrained(tmp_path / "processor")
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), json.dumps(list(models))]
@@ -255,12 +257,17 @@ def test_more_tokens_survive_a_round_trip(tmp_path, lira, embed):
 def test_processor_keeps_its_tokenizers_beside_a_model(tmp_path, lira, word_tokenizer, ngram_tokenizer):
     lira("lira_ngram", "bert").save_pretrained(tmp_path)
     processor = LiraProcessor(
-        word_tokenizer, ngram_tokenizer, word_tokenizer, languages=["bn"], anchor_languages=["en", "fr"], max_length=33
+        word_tokenizer,
+        ngram_tokenizer,
+        word_tokenizer,
+        trained_languages=["bn"],
+        anchor_languages=["en", "fr"],
+        max_text_length=33,
     )
     processor.save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path)
     assert type(loaded) is LiraProcessor
-    assert (loaded.languages, loaded.anchor_languages, loaded.max_length) == (["bn"], ["en", "fr"], 33)
+    assert (loaded.trained_languages, loaded.anchor_languages, loaded.max_text_length) == (["bn"], ["en", "fr"], 33)
     for name in ("tokenizer", "source_tokenizer", "anchor_tokenizer"):
         mine, theirs = getattr(processor, name), getattr(loaded, name)
         assert type(theirs).__name__ == type(mine).__name__ or not isinstance(mine, type(ngram_tokenizer))

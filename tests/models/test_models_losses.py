@@ -229,10 +229,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(lira, token_rows):
     gradients = []
     for checkpointing in (False, True):
         model = lira("bert", None, num_fusion_layers=2).freeze(encoder=False).train()
-        model.encoder.eval()  # its dropout would differ
         if checkpointing:
             model.activation_checkpointing_enable()
             assert model.fusion.layers[0].gradient_checkpointing
+        model.encoder.eval()  # its dropout would differ
         model(source_ids=ids, anchor_ids=ids).pooler_output[:, 0].sum().backward()
         gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()

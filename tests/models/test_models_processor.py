@@ -12,7 +12,9 @@ from lira_hf.models import clean_text
 
 @pytest.fixture
 def processor(word_tokenizer, ngram_tokenizer):
-    return LiraProcessor.from_backbones(ngram_tokenizer, word_tokenizer, languages=["bn", "ur"], max_length=40)
+    return LiraProcessor.from_backbones(
+        ngram_tokenizer, word_tokenizer, trained_languages=["bn", "ur"], max_text_length=40
+    )
 
 
 def same(found, expected) -> None:
@@ -129,7 +131,7 @@ def test_the_smaller_limit_holds(word_tokenizer, ngram_tokenizer):
     short = PreTrainedTokenizerFast(
         tokenizer_object=word_tokenizer.backend_tokenizer, pad_token="[PAD]", model_max_length=12
     )
-    wide = LiraProcessor.from_backbones(word_tokenizer, short, max_length=20)
+    wide = LiraProcessor.from_backbones(word_tokenizer, short, max_text_length=20)
     batch = wide([text], candidates=[[text]])
     assert batch["source_ids"].shape == (1, 20)
     assert batch["anchor_ids"].shape == (1, 1, 12)
@@ -176,8 +178,8 @@ def test_call_forms_of_other_libraries(processor):
         (ValueError, "text 0 has 0 candidates and 1 scores", {"scores": [[(1, 1, 1)], None]}),
         (TypeError, "scores is float '1.0'; expected one row", {"candidates": [["x"], ["y"]], "scores": 1.0}),
         (TypeError, "the scores of text 0 is int '5'", {"candidates": [["x"], ["y"]], "scores": [5, None]}),
-        (ValueError, "images, videos or audio; LiRA reads text alone", {"images": [0]}),
-        (ValueError, "return_tensors is 'np'; LiRA's models read PyTorch", {"return_tensors": "np"}),
+        (ValueError, "got images; expected text alone", {"images": [0]}),
+        (ValueError, "return_tensors is 'np'; expected 'pt'", {"return_tensors": "np"}),
     ],
 )
 def test_wrong_input_is_named(processor, error, message, call):

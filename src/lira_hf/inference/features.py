@@ -122,7 +122,7 @@ class RoadFeatures:
             backbone_fingerprint(backbone),
             config.encoder_pooling if source else config.anchor_pooling,
             config.num_bins,
-            self.processor.max_length,
+            self.processor.max_text_length,
             _tokenizer_state(tokenizer),
         ]
         return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()

@@ -17,6 +17,7 @@ from transformers import (
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
+from .configuration_lira import hidden_size
 from .pooling_lira import pack_right_padded, pool_features
 
 
@@ -24,6 +25,7 @@ __all__ = [
     "backbone_fingerprint",
     "build_base",
     "build_encoder",
+    "check_width",
     "encode_tokens",
     "is_quantized",
     "load_base",
@@ -144,6 +146,19 @@ def load_base(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
         return source
     _check_place(source)
     return AutoModelForCausalLM.from_pretrained(source, **{"use_safetensors": True, **kwargs})
+
+
+def check_width(name: str, part: PreTrainedModel, config: PreTrainedConfig) -> None:
+    """
+    Raises:
+        ValueError: Where a backbone is not as wide as its configuration says, which the heads were made for.
+    """
+    found, wanted = hidden_size(part.config, name), hidden_size(config, name)
+    if found != wanted:
+        raise ValueError(
+            f"the {name} is {found} wide ({type(part).__name__}); expected {wanted}, as {name}_config says, which "
+            "the heads were made for; give the backbone that they belong to"
+        )
 
 
 def is_quantized(model: PreTrainedModel) -> bool:

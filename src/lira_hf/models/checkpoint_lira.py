@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from .backbones_lira import backbone_fingerprint, is_quantized, load_base, load_encoder
+from .backbones_lira import backbone_fingerprint, check_width, is_quantized, load_base, load_encoder
 from .configuration_lira import LiraConfig
 
 
@@ -99,6 +99,7 @@ def load_slim(cls: type, path: str | os.PathLike, config: LiraConfig, *args: Any
         ValueError: For a backbone that has changed, a key that is unexpected or of another shape.
         OSError: For a backbone that is not where it was.
     """
+    config = copy.deepcopy(config)
     hub = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
     shared = {name: kwargs[name] for name in _SHARED if kwargs.get(name) is not None}
     own = {name: dict(kwargs.pop(f"{name}_kwargs", None) or {}) for name in PARTS}
@@ -106,15 +107,15 @@ def load_slim(cls: type, path: str | os.PathLike, config: LiraConfig, *args: Any
         own["base"].setdefault("quantization_config", quantization)
     torch_dtype = kwargs.pop("torch_dtype", None)
     dtype = _as_dtype(kwargs.pop("dtype", torch_dtype))
-    attention = kwargs.pop("attn_implementation", None)
+    if (attention := kwargs.pop("attn_implementation", None)) is not None:
+        config._attn_implementation = attention
     adapter, generation = kwargs.pop("adapter_kwargs", None) or {}, kwargs.pop("generation_config", None)
     rest = {k: v for k, v in kwargs.items() if k not in (*_HUB_OPTIONS, *_SHARED, *_IGNORED)}
-    config = _changed(copy.deepcopy(config), rest, path)
+    config = _changed(config, rest, path)
     parts = {
-        name: _load_part(name, path, config, shared | _attention(attention, f"{name}_config") | own[name], dtype)
+        name: _load_part(name, path, config, shared | _attention(config, name) | own[name], dtype)
         for name in cls.parts_of(config)
     }
-    config._attn_implementation = attention.get("") if isinstance(attention, dict) else attention
     model = cls(config, *args, **parts)
     info = _load_heads(model, _read_weights(path, hub), path)
     for module in _heads(model):
@@ -141,8 +142,9 @@ def _as_dtype(dtype: Any) -> torch.dtype | None:
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
 
-def _attention(attention: str | dict | None, key: str) -> dict:
-    found = attention.get(key) if isinstance(attention, dict) else attention
+def _attention(config: LiraConfig, name: str) -> dict:
+    # The Auto classes have put what the caller asked for into the configuration by now.
+    found = getattr(config, f"{name}_config")._attn_implementation
     return {} if found is None else {"attn_implementation": found}
 
 
@@ -179,6 +181,7 @@ def _load_part(name: str, path: Any, config: LiraConfig, options: dict, dtype: t
             f"the slim checkpoint {path} needs its backbone {name!r} from {place!r}, which can't be loaded: "
             f"{error}; where it lies elsewhere now, say so: {name}_kwargs={{'name': ...}}"
         ) from error
+    check_width(name, part, saved)
     _prove(name, path, part, known, requantized=quantization is None and is_quantized(part))
     return part if wanted is None or is_quantized(part) else part.to(wanted)
 
@@ -196,7 +199,7 @@ def _prove(name: str, path: Any, part: PreTrainedModel, known: dict, requantized
         raise ValueError(
             f"the backbone {name!r} at {part.config.name_or_path!r} has the fingerprint {found}; the slim "
             f"checkpoint {path} was trained with {wanted} (revision {known.get('revision')}); name the right one, "
-            f"by {name}_kwargs={'name': ..., 'revision': ...}, or train anew"
+            f"by {name}_kwargs={{'name': ..., 'revision': ...}}, or train anew"
         )
 
 

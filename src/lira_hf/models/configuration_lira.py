@@ -7,7 +7,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 
-__all__ = ["LIRA_VERSION", "LiraConfig"]
+__all__ = ["LIRA_VERSION", "LiraConfig", "hidden_size"]
 
 LIRA_VERSION = "0.1.0"
 
@@ -159,12 +159,12 @@ class LiraConfig(PreTrainedConfig):
     @property
     def source_dim(self) -> int:
         """Width d_g of the multilingual encoder's states."""
-        return _hidden_size(self.encoder_config, "encoder_config")
+        return hidden_size(self.encoder_config, "encoder_config")
 
     @property
     def anchor_dim(self) -> int:
         """Width d_h of the English encoder's states; d_g where g serves as h."""
-        return self.source_dim if self.anchor_config is None else _hidden_size(self.anchor_config, "anchor_config")
+        return self.source_dim if self.anchor_config is None else hidden_size(self.anchor_config, "anchor_config")
 
     @property
     def prefix_length(self) -> int:
@@ -236,12 +236,15 @@ def _check_version(version: str | None) -> None:
         )
 
 
-def _hidden_size(config: Any, name: str) -> int:
-    for attribute in ("hidden_size", "d_model", "n_embd", "dim"):
-        size = getattr(config.get_text_config(), attribute, None)
-        if isinstance(size, int):
-            return size
+def hidden_size(config: Any, name: str) -> int:
+    """Width of the states of the backbone that `config`, the field `name`, describes."""
+    # BLT keeps its widths in its parts; the last of them gives the states.
+    for owner in (config.get_text_config(), getattr(config, "decoder_config", None)):
+        for attribute in ("hidden_size", "d_model", "n_embd", "dim"):
+            size = getattr(owner, attribute, None)
+            if isinstance(size, int):
+                return size
     raise ValueError(
         f"{name} ({type(config).__name__}) has none of hidden_size, d_model, n_embd, dim; LiRA reads the width of the "
-        "encoder's states there; give the configuration a hidden_size"
+        "model's states there; give the configuration a hidden_size"
     )

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.utils import ModelOutput, TransformersKwargs
 
 from .base_lira import last_states, run_base
-from .configuration_lira import LiraConfig
+from .configuration_lira import LiraConfig, hidden_size
 from .modeling_causal_lira import LiraWithBase
 
 
@@ -62,7 +62,7 @@ class LiraForMultipleChoice(LiraWithBase):
 
     def __init__(self, config: LiraConfig, *args: Any, **kwargs: Any):
         super().__init__(config, *args, **kwargs)
-        self.choice_head = nn.Linear(config.get_text_config().hidden_size, 1)
+        self.choice_head = nn.Linear(hidden_size(config.base_config, "base_config"), 1)
         self.choice_head.init_std = 0.0
         self.post_init()
         self.freeze()
@@ -145,7 +145,7 @@ class LiraForMultipleChoice(LiraWithBase):
             loss=loss,
             logits=logits,
             choice_log_likelihood=likelihood,
-            hidden_states=output.hidden_states if asked else None,
+            hidden_states=_asked_states(output.hidden_states, asked),
             attentions=output.get("attentions"),
         )
         return result if (self.config.return_dict if return_dict is None else return_dict) else result.to_tuple()
@@ -161,6 +161,14 @@ class LiraForMultipleChoice(LiraWithBase):
         prefix, mask = prefix.repeat_interleave(choices, dim=0), mask.repeat_interleave(choices, dim=0)
         self.find_prefix(input_ids.flatten(0, 1), prefix, mask)  # the placeholders of the other choices
         return prefix, mask
+
+
+def _asked_states(states: tuple[torch.Tensor, ...], asked: bool | list[int]) -> tuple[torch.Tensor | None, ...] | None:
+    """All states, none, or, as the library also lets a caller ask, those of some layers."""
+    if isinstance(asked, (list, tuple)):
+        kept = {place % len(states) for place in asked}
+        return tuple(state if place in kept else None for place, state in enumerate(states))
+    return states if asked else None
 
 
 def _mean_log_likelihood(logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .configuration_lira import LiraConfig
+from .configuration_lira import LiraConfig, hidden_size
 from .modeling_arca import masked_mean
 from .pooling_lira import unit
 
@@ -185,7 +185,7 @@ class LiraEmbeddingHead(nn.Module):
         self.delta.init_std = 0.0
         self.state_norm, self.state_projection = None, None
         if config.embedding_source == "language_model":
-            width = config.get_text_config().hidden_size
+            width = hidden_size(config.base_config, "base_config")
             self.state_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
             self.state_projection = nn.Linear(width, config.hidden_size)
             self.state_projection.init_std = width**-0.5

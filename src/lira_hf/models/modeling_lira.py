@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .backbones_lira import build_base, build_encoder, encode_tokens
+from .backbones_lira import build_base, build_encoder, check_width, encode_tokens
 from .base_lira import last_states, run_base
 from .checkpoint_lira import PARTS
 from .configuration_lira import LiraConfig
@@ -130,6 +130,9 @@ class LiraModel(LiraPreTrainedModel):
         if self.language_model is not None:
             width = embedding_width(self.language_model.get_input_embeddings())
             self.prefix_projector = LiraPrefixProjector(config, width)
+        for name, part in {"encoder": encoder, "anchor": anchor, "base": base}.items():
+            if part is not None and getattr(config, f"{name}_config") is not None:
+                check_width(name, part, getattr(config, f"{name}_config"))
         self._relink_configs()
         self.post_init()
         self.freeze()

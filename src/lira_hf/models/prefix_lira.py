@@ -7,17 +7,15 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import AddedToken, LogitsProcessor, PreTrainedTokenizerBase
+from transformers import LogitsProcessor
 
 from .configuration_lira import LiraConfig
 
 
 __all__ = [
-    "PREFIX_TOKEN",
     "LiraPrefixProjector",
     "NeverPlaceholder",
     "WithoutPlaceholders",
-    "add_prefix_token",
     "check_placeholders",
     "embedding_width",
     "inject_prefix",
@@ -27,15 +25,7 @@ __all__ = [
 ]
 
 
-PREFIX_TOKEN = "<|lira_prefix|>"
 _REGISTERING = threading.Lock()
-
-
-def add_prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Makes sure that a base LM's tokenizer knows the placeholder, and gives its id."""
-    if PREFIX_TOKEN not in tokenizer.get_vocab():
-        tokenizer.add_tokens([AddedToken(PREFIX_TOKEN, special=True, normalized=False)], special_tokens=True)
-    return tokenizer.convert_tokens_to_ids(PREFIX_TOKEN)
 
 
 def embedding_width(embedding: nn.Module) -> int:

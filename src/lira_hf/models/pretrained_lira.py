@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.hub import resolve_revision
 
@@ -15,7 +15,8 @@ from .backbones_lira import is_quantized, load_base, load_encoder
 from .checkpoint_lira import PARTS, describe_backbones, load_slim, save_slim, slim_problem
 from .configuration_lira import LIRA_VERSION, LiraConfig
 from .modeling_lasr import LiraAttention, LiraFusion, LiraFusionLayer
-from .prefix_lira import LiraPrefixProjector, add_prefix_token
+from .prefix_lira import LiraPrefixProjector
+from .prompt_lira import add_prefix_token, load_tokenizer
 
 
 __all__ = ["LiraPreTrainedModel"]
@@ -125,8 +126,7 @@ class LiraPreTrainedModel(PreTrainedModel):
         """As in Transformers; a frozen base LM goes into training mode, without which nothing would be
         checkpointed."""
         super().activation_checkpointing_enable(*args, **kwargs)
-        if self.base_model.language_model is not None:
-            self.base_model.language_model.train(self.training)
+        self.train(self.training)
 
     def save_pretrained(self, save_directory, *args, save_backbones: bool | None = None, **kwargs):
         """
@@ -208,6 +208,7 @@ class LiraPreTrainedModel(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         config = _read_config(cls, pretrained_model_name_or_path, kwargs)
         if config is not None and not config.backbones_saved:
+            kwargs.pop("config", None)
             model, info = load_slim(cls, pretrained_model_name_or_path, config, *args, **kwargs)
         else:
             for name in ("encoder_kwargs", "anchor_kwargs", "base_kwargs"):
@@ -236,12 +237,11 @@ def _tokenizer_placeholder(base, options: dict | None) -> int | None:
     """The id that the base's own tokenizer gives the placeholder; `None` where there is no tokenizer to ask."""
     if isinstance(base, PreTrainedModel):
         return None
-    known = ("revision", "trust_remote_code", "token", "cache_dir", "local_files_only")
+    known = ("revision", "token", "cache_dir", "local_files_only")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base, **{k: v for k, v in (options or {}).items() if k in known})
+        return add_prefix_token(load_tokenizer(base, **{k: v for k, v in (options or {}).items() if k in known}))
     except (OSError, ValueError):
         return None
-    return add_prefix_token(tokenizer)
 
 
 def _revision(source, options: dict) -> str | None:

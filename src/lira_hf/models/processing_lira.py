@@ -4,11 +4,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+from .chat_lira import LiraChatMixin
 from .configuration_lira import LiraConfig
-from .prefix_lira import PREFIX_TOKEN, add_prefix_token
-from .prompt_lira import as_choices, as_prompts, expand_prefix, stack_choices
+from .prompt_lira import (
+    PREFIX_TOKEN,
+    add_prefix_token,
+    as_choices,
+    as_prompts,
+    expand_prefix,
+    load_tokenizer,
+    stack_choices,
+)
 
 
 __all__ = ["LiraProcessor", "clean_text"]
@@ -29,7 +37,7 @@ def clean_text(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-class LiraProcessor(ProcessorMixin):
+class LiraProcessor(LiraChatMixin, ProcessorMixin):
     """
     Text in, every tensor of LiRA's models out.
 
@@ -37,9 +45,10 @@ class LiraProcessor(ProcessorMixin):
         tokenizer (`PreTrainedTokenizerBase`): Saved at the root: the base LM's; g's where there is no base LM.
         source_tokenizer (`PreTrainedTokenizerBase`): The multilingual encoder's.
         anchor_tokenizer (`PreTrainedTokenizerBase`): The English encoder's; g's again where g serves as h.
-        languages (`list[str]`, *optional*): As in the configuration; index + 1 is a text's `language_ids`.
+        trained_languages (`list[str]`, *optional*):
+            `languages` of the configuration; index + 1 is a text's `language_ids`.
         anchor_languages (`list[str]`, *optional*, defaults to `["en"]`): A text in these is its own translation.
-        max_length (`int`, *optional*, defaults to 512):
+        max_text_length (`int`, *optional*, defaults to 512):
             Tokens kept of a text, for both encoders; a tokenizer's own smaller limit holds. Longer texts are cut.
         prefix_length (`int`, *optional*, defaults to 0):
             Soft tokens in the base LM's prompt, `config.prefix_length`; 0: there is no base LM. The tokenizer of a
@@ -60,20 +69,21 @@ class LiraProcessor(ProcessorMixin):
         source_tokenizer: PreTrainedTokenizerBase,
         anchor_tokenizer: PreTrainedTokenizerBase,
         chat_template: str | None = None,
-        languages: Sequence[str] = (),
+        trained_languages: Sequence[str] = (),
         anchor_languages: Sequence[str] = ("en",),
-        max_length: int = 512,
+        max_text_length: int = 512,
         prefix_length: int = 0,
     ):
-        self.languages = list(languages)
+        self.trained_languages = list(trained_languages)
         self.anchor_languages = list(anchor_languages)
-        self.max_length = max_length
+        self.max_text_length = max_text_length
         self.prefix_length = prefix_length
         if prefix_length:
             add_prefix_token(tokenizer)
             tokenizer.padding_side = "left"
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = tokenizer.eos_token
+            chat_template = chat_template or tokenizer.chat_template
         super().__init__(tokenizer, source_tokenizer, anchor_tokenizer, chat_template=chat_template)
 
     @classmethod
@@ -95,19 +105,19 @@ class LiraProcessor(ProcessorMixin):
             base (`str` or `PreTrainedTokenizerBase`, *optional*): Of the base LM, where there is one.
             config ([`LiraConfig`], *optional*): Of the model; gives the languages and the length of the prefix, and
                 has to agree on the placeholder.
-            kwargs: `languages`, `anchor_languages`, `max_length`, `prefix_length`.
+            kwargs: `trained_languages`, `anchor_languages`, `max_text_length`, `prefix_length`.
 
         Raises:
             ValueError: Where model and tokenizer disagree on the placeholder's id.
         """
-        source = _load_tokenizer(encoder)
-        english = source if anchor is None else _load_tokenizer(anchor)
+        source = load_tokenizer(encoder)
+        english = source if anchor is None else load_tokenizer(anchor)
         if config is not None:
-            known = {"languages": config.languages, "anchor_languages": config.anchor_languages}
+            known = {"trained_languages": config.languages, "anchor_languages": config.anchor_languages}
             kwargs = known | ({"prefix_length": config.prefix_length} if base is not None else {}) | kwargs
         if base is None:
             return cls(source, source, english, **kwargs)
-        processor = cls(_load_tokenizer(base), source, english, **{"prefix_length": 2 * LiraConfig.num_bins} | kwargs)
+        processor = cls(load_tokenizer(base), source, english, **{"prefix_length": 2 * LiraConfig.num_bins} | kwargs)
         wanted = None if config is None else config.prefix_token_id
         if wanted is not None and wanted != processor.prefix_token_id:
             raise ValueError(
@@ -140,10 +150,6 @@ class LiraProcessor(ProcessorMixin):
         languages: str | Sequence[str | None] | None = None,
         prompts: str | Sequence[str] | bool | None = None,
         choices: Sequence[Sequence[str]] | None = None,
-        images: None = None,
-        videos: None = None,
-        audio: None = None,
-        return_tensors: str | None = "pt",
         **kwargs: Any,
     ) -> BatchFeature:
         """
@@ -160,7 +166,7 @@ class LiraProcessor(ProcessorMixin):
                 embedding.
             choices (`list[list[str]]`, *optional*):
                 Per text the same number of answers; each is put behind the prompt as it is, spaces included.
-            return_tensors (`str`, *optional*, defaults to `"pt"`): Only PyTorch tensors are made.
+            kwargs: `padding`, `padding_side` and `max_length` of the two roads. Only PyTorch tensors are made.
 
         Returns:
             `BatchFeature`: `source_ids`, `source_mask` `(batch, tokens)`; with candidates `anchor_ids`, `anchor_mask`
@@ -171,10 +177,7 @@ class LiraProcessor(ProcessorMixin):
         Raises:
             TypeError, ValueError: Naming the row that is wrong.
         """
-        if images is not None or videos is not None or audio is not None:
-            raise ValueError("got images, videos or audio; LiRA reads text alone; leave them out")
-        if return_tensors not in (None, "pt"):
-            raise ValueError(f"return_tensors is {return_tensors!r}; LiRA's models read PyTorch tensors; use 'pt'")
+        _check_options(kwargs)
         texts, candidates, scores = _as_batch(text, candidates, scores)
         tags = [languages] * len(texts) if languages is None or isinstance(languages, str) else list(languages)
         if len(tags) != len(texts):
@@ -220,39 +223,6 @@ class LiraProcessor(ProcessorMixin):
         ]
         return stack_choices(rows, answers, self.tokenizer.pad_token_id)
 
-    def chat_prompt(self, messages: Sequence[dict[str, str]], **kwargs: Any) -> tuple[str, str]:
-        """
-        A conversation as a text for the two roads and a prompt for the base LM.
-
-        Args:
-            messages (`list[dict]`): Turns with `role` and `content`, the last of them the user's.
-            kwargs: For the tokenizer's `apply_chat_template`.
-
-        Returns:
-            `tuple`: the last turn's text, and the prompt by the base's own chat template with the soft prefix at
-            the start of that turn.
-        """
-        turns = [dict(turn) for turn in messages]
-        if not turns or turns[-1].get("role") != "user" or not isinstance(turns[-1].get("content"), str):
-            last = turns[-1] if turns else None
-            raise ValueError(
-                f"the last turn is {last!r}; expected one of the user with a string as content; end the "
-                "conversation with what is to be answered"
-            )
-        text = turns[-1]["content"]
-        for turn in turns:
-            turn["content"] = turn["content"].replace(PREFIX_TOKEN, "")
-        turns[-1]["content"] = PREFIX_TOKEN + turns[-1]["content"]
-        options = {"tokenize": False, "add_generation_prompt": True} | kwargs
-        prompt = self.tokenizer.apply_chat_template(turns, **options)
-        bos = self.tokenizer.bos_token
-        # The template writes the start of the text out, and tokenizing the prompt would add it again.
-        return text, prompt.removeprefix(bos) if bos and self._adds_bos() else prompt
-
-    def _adds_bos(self) -> bool:
-        ids = self.tokenizer("a")["input_ids"]
-        return bool(ids) and ids[0] == self.tokenizer.bos_token_id
-
     def decode_new(self, sequences: torch.Tensor, batch: Any, **kwargs: Any) -> list[str]:
         """
         The texts that `generate` wrote, without their prompts.
@@ -267,7 +237,7 @@ class LiraProcessor(ProcessorMixin):
 
     def language_ids(self, languages: Sequence[str | None]) -> list[int]:
         """Index + 1 of each tag among the languages of training; 0, "unknown", for `None` and for any other tag."""
-        index = {tag: number for number, tag in enumerate(self.languages, start=1)}
+        index = {tag: number for number, tag in enumerate(self.trained_languages, start=1)}
         return [index.get(tag, 0) for tag in languages]
 
     def tokenize_road(self, texts: Sequence[str], road: str, **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -288,7 +258,8 @@ class LiraProcessor(ProcessorMixin):
         common, text_kwargs = kwargs.get("common_kwargs") or {}, kwargs.get("text_kwargs") or {}
         given = {"padding": True, **common, **text_kwargs, **kwargs}
         options = {key: given[key] for key in ("padding", "padding_side") if key in given}
-        limit = min(self.max_length, tokenizer.model_max_length, given.get("max_length") or self.max_length)
+        longest = self.max_text_length
+        limit = min(longest, tokenizer.model_max_length, given.get("max_length") or longest)
         encoded = tokenizer(
             [clean_text(text[:_LONGEST_TEXT]) for text in texts],
             truncation=True,
@@ -301,8 +272,14 @@ class LiraProcessor(ProcessorMixin):
         return {f"{road}_ids": ids, f"{road}_mask": mask.masked_fill(blank.unsqueeze(-1), 0)}
 
 
-def _load_tokenizer(source: str | PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    return source if isinstance(source, PreTrainedTokenizerBase) else AutoTokenizer.from_pretrained(source)
+def _check_options(kwargs: dict[str, Any]) -> None:
+    given = [name for name in ("images", "videos", "audio") if kwargs.pop(name, None) is not None]
+    if given:
+        raise ValueError(f"got {', '.join(given)}; expected text alone, which is all that LiRA reads; leave them out")
+    for options in (kwargs, kwargs.get("common_kwargs") or {}, kwargs.get("text_kwargs") or {}):
+        kind = options.get("return_tensors")
+        if kind not in (None, "pt"):
+            raise ValueError(f"return_tensors is {kind!r}; expected 'pt', as LiRA's models read PyTorch; use that")
 
 
 def _as_batch(text: Any, candidates: Any, scores: Any) -> tuple[list[str], list[list[str] | None], Any]:

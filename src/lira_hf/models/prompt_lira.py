@@ -1,14 +1,59 @@
-"""Prompts of the base LM: where the soft prefix goes, and answers to choose from."""
+"""Tokenizers, and the base LM's prompts: where the soft prefix goes, and answers to choose from."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
-from .prefix_lira import PREFIX_TOKEN
+
+__all__ = [
+    "PREFIX_TOKEN",
+    "add_prefix_token",
+    "as_choices",
+    "as_prompts",
+    "expand_prefix",
+    "load_tokenizer",
+    "stack_choices",
+]
 
 
-__all__ = ["as_choices", "as_prompts", "expand_prefix", "stack_choices"]
+PREFIX_TOKEN = "<|lira_prefix|>"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+)
+
+
+def load_tokenizer(source: str | PreTrainedTokenizerBase, **kwargs: Any) -> PreTrainedTokenizerBase:
+    """
+    A tokenizer by name or folder, or as it is.
+
+    Raises:
+        OSError: Where there is none. The library would make one of a few special tokens from the model's
+            configuration, and say nothing.
+    """
+    if isinstance(source, PreTrainedTokenizerBase):
+        return source
+    missing = {"_raise_exceptions_for_missing_entries": False}
+    if not any(cached_file(source, name, **missing, **kwargs) for name in _TOKENIZER_FILES):
+        raise OSError(
+            f"{source} has no tokenizer; expected one of {', '.join(_TOKENIZER_FILES)} beside the model; save it "
+            "there, or give the tokenizer itself"
+        )
+    return AutoTokenizer.from_pretrained(source, **kwargs)
+
+
+def add_prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Makes sure that a base LM's tokenizer knows the placeholder, and gives its id."""
+    if PREFIX_TOKEN not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(PREFIX_TOKEN, special=True, normalized=False)], special_tokens=True)
+    return tokenizer.convert_tokens_to_ids(PREFIX_TOKEN)
 
 
 def as_prompts(prompts: Any, texts: list[str]) -> list[str]:

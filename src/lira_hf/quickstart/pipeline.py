@@ -229,7 +229,7 @@ class Quickstart:
 
     def _backbones(self, encoder: str | Path) -> tuple[LiraModel, LiraProcessor]:
         model = LiraModel.from_backbones(str(encoder), self.anchor)
-        return model, LiraProcessor.from_backbones(str(encoder), self.anchor, max_length=MAX_LENGTH)
+        return model, LiraProcessor.from_backbones(str(encoder), self.anchor, max_text_length=MAX_LENGTH)
 
     def _fit_translators(self) -> None:
         fit_translators(self.corpus.learn).save(self.folder / "translators")

@@ -110,11 +110,10 @@ def _load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
             config = LiraConfig.from_dict({**config.to_dict(), **arguments.config})
         model = LiraModel.from_pretrained(arguments.model, config=config)
         processor = LiraProcessor.from_pretrained(arguments.model)
-        processor.languages, processor.anchor_languages = model.config.languages, model.config.anchor_languages
+        processor.trained_languages, processor.anchor_languages = model.config.languages, model.config.anchor_languages
         return model, processor
     model = LiraModel.from_backbones(arguments.encoder, arguments.anchor, **arguments.config)
-    options = {"max_length": arguments.max_length}
-    options |= {"languages": model.config.languages, "anchor_languages": model.config.anchor_languages}
+    options = {"config": model.config, "max_text_length": arguments.max_length}
     return model, LiraProcessor.from_backbones(arguments.encoder, arguments.anchor, **options)
 
 
