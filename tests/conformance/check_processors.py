@@ -54,7 +54,12 @@ class LiraProcessorWithBaseTest(RoadTokenizers, ProcessorTesterMixin, unittest.T
     def prepare_processor_dict() -> dict[str, Any]:
         """Arguments of the processor."""
         template = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
-        return {"trained_languages": ["bn", "en"], "max_text_length": 32, "prefix_length": 4, "chat_template": template}
+        return {
+            "trained_languages": ["bn", "en"],
+            "max_text_length": 32,
+            "prefix_length": 4,
+            "chat_template": template,
+        }
 
     def test_subprocessor_defaults_0_text(self) -> None:
         """The prompt is what the base's tokenizer makes of the text, behind the placeholders that LiRA adds."""

@@ -90,14 +90,18 @@ class LiraEmbeddingTester:
         )
 
     def road_inputs(self) -> dict[str, torch.Tensor]:
-        """Both roads of a batch."""
-        text = (self.batch_size, self.text_length)
-        rows = (self.batch_size, self.candidates, self.text_length)
+        """Both roads of a batch, with a text that is shorter than the others and has a candidate less."""
+        source = self.ids((self.batch_size, self.text_length))
+        anchor = self.ids((self.batch_size, self.candidates, self.text_length))
+        source_mask, anchor_mask = torch.ones_like(source), torch.ones_like(anchor)
+        # The first row is the one that is compared with itself alone: a shorter text, and a candidate that is absent.
+        source_mask[0, -2:] = 0
+        anchor_mask[0, -1] = 0
         return {
-            "source_ids": self.ids(text),
-            "source_mask": torch.ones(text, dtype=torch.long, device=torch_device),
-            "anchor_ids": self.ids(rows),
-            "anchor_mask": torch.ones(rows, dtype=torch.long, device=torch_device),
+            "source_ids": source,
+            "source_mask": source_mask,
+            "anchor_ids": anchor,
+            "anchor_mask": anchor_mask,
         }
 
     def inputs(self) -> dict[str, torch.Tensor]:

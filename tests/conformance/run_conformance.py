@@ -113,7 +113,8 @@ def _general(reason: str) -> str:
     reason = re.sub(r"^\w+::test_pipeline_\w+ is skipped: ", "", reason)
     reason = re.sub(r" for `\w+PipelineTest`", "", reason)
     reason = re.sub(r"`[a-z0-9-]+` (is not in `self.pipeline_model_mapping`)", r"the task \1", reason)
-    return re.sub(r"(<class '[\w.]*\.)?\bLira\w+('>)?(?= (has|class|does|doesn))", "the class", reason)
+    reason = re.sub(r"<class '[\w.]+'>", "the class", reason)
+    return re.sub(r"\bLira\w+( class)?(?= (has|does))", "the class", reason)
 
 
 def show(report: dict[str, Any], root: Path) -> None:

@@ -3,6 +3,7 @@
 `examine(model_type)` runs all of it over the tiny model of `tiny_configs` and gives a `Result`.
 """
 
+import copy
 import tempfile
 import time
 import traceback
@@ -42,7 +43,7 @@ BEAMS, RETURNED = 3, 2
 VISIBLE = 1e-3  # the least difference, in standard deviations of the logits, that is more than rounding
 
 PLACE = -1  # stands for the placeholders in the prompts below
-# Of one base token more or less, with the prefix first, in the middle and last.
+# Of different lengths, with the prefix near the start, at it and near the end; and of one length.
 PROMPTS = ([7, PLACE, 21, 5, 64], [PLACE, 33, 12, 50, 9, 71, 8], [45, 19, 86, 27, PLACE, 11])
 EQUAL_PROMPTS = ([7, PLACE, 21, 5, 64], [PLACE, 33, 12, 50, 9], [45, 19, 86, PLACE, 27])
 # Texts of the multilingual encoder, one per prompt, and two candidates of each for the English one.
@@ -360,18 +361,19 @@ def check_bare_gap(base: PreTrainedModel) -> None:
 def check_known(subject: Subject) -> None:
     """What is known to be wrong with the base alone still is: a line of a table that is out of date is a failure."""
     model_type, base, notes = subject.model_type, subject.model.language_model, subject.notes
-    if model_type in UNCACHED:
-        notes.append(f"without a cache, as the bare model: {UNCACHED[model_type]}")
     if model_type in PADDING_MATTERS:
         if not padding_matters(base):
             raise CheckError("the bare model no longer differs on left-padded prompts; PADDING_MATTERS says it does")
         notes.append(f"the bare model itself differs on left-padded prompts: {PADDING_MATTERS[model_type]}")
     for kind, table, check in (
+        ("all generation", UNCACHED, check_bare),
         ("batches", BATCHES_UNCACHED, check_bare_batch),
         ("beam search", BEAMS_UNCACHED, check_bare_beams),
         ("absent roads", GAPS_UNCACHED, check_bare_gap),
     ):
         if model_type in table:
+            base.generation_config = copy.deepcopy(base.generation_config)
+            base.generation_config.use_cache = True
             if verdict_of(lambda check=check: check(base)) == "ok":
                 raise CheckError(f"the bare model is right with a cache, and {kind} go without one for no reason")
             notes.append(f"{kind} without a cache, with one the bare model fails: {table[model_type]}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import BatchFeature
+from transformers import BatchFeature, ProcessorMixin
 
 from .prompt_lira import PREFIX_TOKEN, expand_prefix
 
@@ -14,7 +14,7 @@ __all__ = ["LiraChatMixin"]
 _ROADS = ("candidates", "scores", "languages")
 
 
-class LiraChatMixin:
+class LiraChatMixin(ProcessorMixin):
     """What a processor with a base LM knows of conversations, in the base's own chat template."""
 
     def chat_prompt(self, messages: Sequence[dict[str, Any]], **kwargs: Any) -> tuple[str, str]:

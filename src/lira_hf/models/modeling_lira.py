@@ -485,6 +485,19 @@ class LiraModel(LiraPreTrainedModel):
                 f"anchor_scores has shape {tuple(anchor_scores.shape)}; expected {(*anchor_features.shape[:2], 3)}: "
                 "semantic, emotional and pragmatic score of each candidate"
             )
+        if anchor_scores is not None and not torch.compiler.is_compiling():
+            _check_scores(anchor_scores)
+
+
+def _check_scores(scores: torch.Tensor) -> None:
+    # "not (...)" also catches NaN, which a mask that multiplies would spread.
+    wrong = ~((scores == 0) | ((scores >= 1) & (scores <= 10)))
+    if bool(wrong.any()):
+        row, candidate, place = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"anchor_scores of row {row}, candidate {candidate} holds {scores[row, candidate, place].item()}; expected "
+            "numbers from 1 to 10, or 0 where the judge gave none; clamp or drop it"
+        )
 
 
 def _mix(arca: LiraArcaOutput, sentence: torch.Tensor, weights: torch.Tensor):

@@ -68,6 +68,14 @@ class LiraPreTrainedModel(PreTrainedModel):
             if module.language_embedding is not None:
                 init.zeros_(module.language_embedding.weight)
 
+    def initialize_weights(self) -> None:
+        """As in Transformers, by part."""
+        # The library would tell the backbones that they are custom code, as LiRA is, and would then pass by a module
+        # that has no weights of its own but fills its children's buffers, as falcon_h1's does.
+        for part in self.backbones().values():
+            part.initialize_weights()
+        super().initialize_weights()
+
     @classmethod
     def _join(cls, sources: dict, options: dict[str, dict | None], config_kwargs: dict):
         """Loads the backbones of [`from_backbones`] and builds a model over them."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from .chat_lira import LiraChatMixin
 from .configuration_lira import LiraConfig
@@ -37,7 +37,7 @@ def clean_text(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-class LiraProcessor(LiraChatMixin, ProcessorMixin):
+class LiraProcessor(LiraChatMixin):
     """
     Text in, every tensor of LiRA's models out.
 
