@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test style quality clean
+.PHONY: help venv quickstart test sweep conformance style quality clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,12 @@ quickstart: venv  ## Real text to a trained model, a report and a search (ARGS="
 
 test: venv  ## All tests, offline (ARGS="tests/losses -k queue" for some)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+
+sweep: venv  ## LiRA over every decoder-only LM that transformers knows (ARGS="llama mamba" for some)
+	HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error OMP_NUM_THREADS=1 $(BIN)/python tests/sweep/run_sweep.py $(ARGS)
+
+conformance: venv  ## Transformers' own tests, of the installed version, on LiRA's classes
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/conformance/run_conformance.py $(ARGS)
 
 style: venv  ## Format, and fix what can be fixed
 	$(BIN)/ruff format .

@@ -341,3 +341,23 @@ def test_a_static_cache_of_the_callers_own(llama):
     batch = batch_for(llama, 3, 6)
     cache = StaticCache(config=llama.config.get_text_config(), max_cache_len=40)
     assert torch.equal(new_tokens(llama, batch, past_key_values=cache), tiny_lira.step_by_step(llama, batch))
+
+
+def test_bases_with_a_second_table_say_what_they_need():
+    """They look the placeholder itself up too, so it has to lie within the vocabulary, and embeddings alone don't
+    do."""
+    model = tiny_lira.causal("gemma4_text")
+    batch = batch_for(model, 3)
+    message = (
+        "the placeholder has the id 99, and the base LM .gemma4_text. of 99 tokens looks ids up in a second table"
+    )
+    with pytest.raises(ValueError, match=message):
+        model(**batch)
+    with pytest.raises(ValueError, match=message):
+        new_tokens(model, batch)
+    model = tiny_lira.causal("gemma3n_text", prefix_token_id=98)
+    batch = batch_for(model, 3, 6)
+    assert torch.equal(new_tokens(model, batch), tiny_lira.step_by_step(model, batch))
+    model.config.prefix_injection = "inputs_embeds"
+    with pytest.raises(ValueError, match="looks its tokens up in every layer too"):
+        model(**batch)

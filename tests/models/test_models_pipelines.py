@@ -114,7 +114,9 @@ def test_candidates_from_a_translator_and_a_store(folder, tmp_path):
     assert not np.allclose(given, found[0], atol=1e-4)
     judge = Identity("judge", "1")
     with CandidateStore(tmp_path / "store.sqlite") as store:
-        store.add("bn", [("cat sat", [Candidate("mat", "a", "x"), Candidate("the cat", "b", "x")])], Identity("t", "1"))
+        store.add(
+            "bn", [("cat sat", [Candidate("mat", "a", "x"), Candidate("the cat", "b", "x")])], Identity("t", "1")
+        )
         store.add_scores("bn", [("cat sat", "the cat", Score(9, 9, 9)), ("cat sat", "mat", Score(2, 2, 2))], judge)
         source = CandidateSource(store=store, critic=judge)
         stored = plain({"text": "cat sat", "language": "bn"}, candidate_source=source)

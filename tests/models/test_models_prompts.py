@@ -3,6 +3,7 @@
 import pytest
 import tiny_lira
 import torch
+from tiny_configs import build
 from transformers import AutoModelForMultipleChoice, AutoProcessor
 
 from lira_hf import LiraForMultipleChoice, LiraProcessor
@@ -111,8 +112,6 @@ def test_model_and_processor_agree_on_the_placeholder(pair):
 
 def test_a_base_without_tokenizer_files_is_no_tokenizer(tmp_path):
     """The library makes a tokenizer of a few special tokens from the model's configuration, silently."""
-    from tiny_configs import build
-
     build("qwen3").save_pretrained(tmp_path)
     with pytest.raises(OSError, match="has no tokenizer; expected one of tokenizer.json"):
         LiraProcessor.from_backbones(tiny_lira.word_tokenizer(), base=str(tmp_path))
@@ -151,6 +150,23 @@ def test_multiple_choice_starts_at_the_likelihood_of_the_choices(pair, tmp_path)
     assert chooser.choice_head.weight.grad.any()
     with pytest.raises(ValueError, match=r"input_ids has shape \(6, .*expected \(batch, choices, tokens\)"):
         chooser(**batch | {"input_ids": batch["input_ids"].flatten(0, 1)})
+
+
+@pytest.mark.parametrize("base", ["gemma3n_text", "blt", "llama4_text", "mamba"])
+def test_multiple_choice_over_unusual_bases(base):
+    torch.manual_seed(0)
+    model = LiraForMultipleChoice.from_backbones(
+        build(base), tiny_lira.encoder("bert"), prefix_token_id=98, **tiny_lira.SIZES
+    )
+    torch.nn.init.normal_(model.choice_head.weight)
+    batch = tiny_lira.prompts(model, 3, 3) | tiny_lira.texts(2)
+    batch |= {name: batch[name][:, None].repeat(1, 2, 1) for name in ("input_ids", "attention_mask")}
+    batch["input_ids"][:, 1, -1] = 7
+    logits = model(**batch).logits
+    assert logits.shape == (2, 2)
+    for row in range(2):
+        one = {name: value[row : row + 1] for name, value in batch.items()}
+        torch.testing.assert_close(model(**one).logits[0], logits[row], rtol=1e-4, atol=1e-4)
 
 
 def _batch(model, **changes):

@@ -1,6 +1,9 @@
 """Running the base LM over a prompt whose placeholders are the soft prefix."""
 
 import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,10 +12,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_lira import LiraConfig
-from .prefix_lira import inject_prefix, merge_prefix, prefix_attention, prompt_positions
+from .prefix_lira import REGISTERING, inject_prefix, merge_prefix, prefix_attention, prompt_positions
 
 
-__all__ = ["last_states", "run_base"]
+__all__ = ["last_states", "run_base", "run_base_with_states", "second_table_explained"]
 
 
 _PARAMETERS: dict[type[nn.Module], frozenset[str]] = {}  # a plain dict, which torch.compile can look into
@@ -80,9 +83,52 @@ def _call(module, base, config, input_ids, prefix, arguments: dict) -> Any:
         return module(**({} if input_ids is None else {"input_ids": input_ids}), **arguments)
     embedding, token_id = base.get_input_embeddings(), config.prefix_token_id
     if config.prefix_injection == "inputs_embeds":
+        if getattr(config.get_text_config(), "hidden_size_per_layer_input", None):
+            raise ValueError(
+                f"prefix_injection is 'inputs_embeds' and the base LM ({base.config.model_type}) looks its tokens "
+                "up in every layer too, so embeddings alone would give other results; expected 'hook'; set "
+                "config.prefix_injection"
+            )
         return module(inputs_embeds=merge_prefix(input_ids, prefix, token_id, embedding), **arguments)
-    with inject_prefix(embedding, prefix, token_id):
+    with inject_prefix(embedding, prefix, token_id), second_table_explained(config):
         return module(input_ids=input_ids, **arguments)
+
+
+@contextmanager
+def second_table_explained(config: LiraConfig) -> Iterator[None]:
+    """A base that looks its ids up in another table too trips over a placeholder beyond its vocabulary: says so."""
+    try:
+        yield
+    except IndexError as error:
+        size = config.get_text_config().vocab_size
+        if config.prefix_token_id < size:
+            raise
+        raise ValueError(
+            f"the placeholder has the id {config.prefix_token_id}, and the base LM "
+            f"({config.base_config.model_type}) of {size} tokens looks ids up in a second table, which has no such "
+            "row; expected an id within the vocabulary that no text has; join the model with it: prefix_token_id=..."
+        ) from error
+
+
+def run_base_with_states(base: PreTrainedModel, *args: Any, **kwargs: Any) -> tuple[Any, torch.Tensor]:
+    """As [`run_base`]: the base's output, and its last states `(batch, tokens, dim)` without those of every layer."""
+    if base.base_model is base:
+        output = run_base(base, *args, **kwargs | {"output_hidden_states": True})
+        return output, output.hidden_states[-1]
+    thread, seen = threading.get_ident(), []
+
+    def keep(module, arguments, output):
+        if threading.get_ident() == thread:
+            seen.append(output[0])
+
+    with REGISTERING:
+        handle = base.base_model.register_forward_hook(keep)
+    try:
+        output = run_base(base, *args, **kwargs)
+    finally:
+        with REGISTERING:
+            handle.remove()
+    return output, seen[-1]
 
 
 def _has_gap(attention_mask: torch.Tensor) -> bool:

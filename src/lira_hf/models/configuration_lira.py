@@ -72,7 +72,8 @@ class LiraConfig(PreTrainedConfig):
             within the hull of the base's own embeddings (ours).
         prefix_injection (`str`, *optional*, defaults to `"hook"`):
             `"hook"` puts the soft tokens where the base looks its tokens up, which every base understands.
-            `"inputs_embeds"` hands the base ready embeddings in `forward`, for `torch.compile` and `torch.export`.
+            `"inputs_embeds"` hands the base ready embeddings in `forward`, for `torch.compile` and `torch.export`;
+            bases that read the ids themselves refuse it.
         embedding_source (`str`, *optional*, defaults to `"fusion"`):
             Where the embedding is read off: the fused tokens, or `"language_model"`, which adds the base LM's last
             state over prefix and text.

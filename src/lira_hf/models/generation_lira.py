@@ -15,6 +15,7 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
+from .base_lira import second_table_explained
 from .modeling_lira import ROAD_NAMES
 from .prefix_lira import NeverPlaceholder, WithoutPlaceholders, inject_prefix, prefix_attention
 
@@ -65,6 +66,7 @@ class LiraGenerationMixin(GenerationMixin):
             if prefix["prefix_embeds"] is not None:
                 attention_mask = self._prompt_mask(input_ids, attention_mask, prefix["prefix_mask"])
                 logits_processor, generation_config = self._processors(logits_processor, generation_config, kwargs)
+                scope.enter_context(second_table_explained(self.config))
                 scope.enter_context(inject_prefix(base.get_input_embeddings(), prefix["prefix_embeds"], token_id))
                 assistant_model = self._assistant(assistant_model, input_ids, text, scope)
             elif isinstance(assistant_model, LiraGenerationMixin):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.utils import ModelOutput, TransformersKwargs
 
-from .base_lira import last_states, run_base
+from .base_lira import last_states, run_base_with_states
 from .configuration_lira import LiraConfig, hidden_size
 from .modeling_causal_lira import LiraWithBase
 
@@ -122,19 +122,10 @@ class LiraForMultipleChoice(LiraWithBase):
             None if tensor is None else tensor.flatten(0, 1) for tensor in (input_ids, attention_mask, choice_mask)
         )
         prefix = self._shared_prefix(input_ids, text)
-        asked = kwargs.pop("output_hidden_states", None)
-        asked = self.config.output_hidden_states if asked is None else asked
-        output = run_base(
-            self.language_model,
-            self.config,
-            ids,
-            attention,
-            *prefix,
-            output_hidden_states=True,
-            use_cache=False,
-            **kwargs,
+        output, states = run_base_with_states(
+            self.language_model, self.config, ids, attention, *prefix, use_cache=False, **kwargs
         )
-        state = last_states(output.hidden_states[-1], attention)
+        state = last_states(states, attention)
         logits = self.choice_head(state.to(self.choice_head.weight)).view(batch, choices)
         likelihood = None
         if mask is not None:
@@ -145,7 +136,7 @@ class LiraForMultipleChoice(LiraWithBase):
             loss=loss,
             logits=logits,
             choice_log_likelihood=likelihood,
-            hidden_states=_asked_states(output.hidden_states, asked),
+            hidden_states=output.get("hidden_states"),
             attentions=output.get("attentions"),
         )
         return result if (self.config.return_dict if return_dict is None else return_dict) else result.to_tuple()
@@ -161,14 +152,6 @@ class LiraForMultipleChoice(LiraWithBase):
         prefix, mask = prefix.repeat_interleave(choices, dim=0), mask.repeat_interleave(choices, dim=0)
         self.find_prefix(input_ids.flatten(0, 1), prefix, mask)  # the placeholders of the other choices
         return prefix, mask
-
-
-def _asked_states(states: tuple[torch.Tensor, ...], asked: bool | list[int]) -> tuple[torch.Tensor | None, ...] | None:
-    """All states, none, or, as the library also lets a caller ask, those of some layers."""
-    if isinstance(asked, (list, tuple)):
-        kept = {place % len(states) for place in asked}
-        return tuple(state if place in kept else None for place, state in enumerate(states))
-    return states if asked else None
 
 
 def _mean_log_likelihood(logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

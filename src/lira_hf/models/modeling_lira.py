@@ -14,6 +14,7 @@ from .backbones_lira import build_base, build_encoder, check_width, encode_token
 from .base_lira import last_states, run_base
 from .checkpoint_lira import PARTS
 from .configuration_lira import LiraConfig
+from .inputs_lira import check_features
 from .modeling_arca import LiraArca, LiraArcaOutput
 from .modeling_lasr import LiraEmbeddingHead, LiraFusion, join_paths
 from .pooling_lira import unit
@@ -353,7 +354,7 @@ class LiraModel(LiraPreTrainedModel):
         source_features, anchor_features = self._features(
             source_ids, source_mask, anchor_ids, anchor_mask, source_features, anchor_features, input_ids
         )
-        self._check_shapes(source_features, anchor_features, anchor_scores)
+        check_features(self.config, source_features, anchor_features, anchor_scores)
         return self.arca(source_features, anchor_features, anchor_scores), source_features, anchor_features
 
     def soft_prefix(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -454,50 +455,6 @@ class LiraModel(LiraPreTrainedModel):
         source_features = None if source_features is None else source_features.to(heads)
         anchor_features = None if anchor_features is None else anchor_features.to(heads)
         return source_features, anchor_features
-
-    def _check_shapes(self, source_features, anchor_features, anchor_scores) -> None:
-        rows = 1 + self.config.num_bins
-        if source_features is not None and source_features.shape[1:] != (rows, self.config.source_dim):
-            raise ValueError(
-                f"source_features has shape {tuple(source_features.shape)}; expected (batch, {rows}, "
-                f"{self.config.source_dim}): the sentence vector and {self.config.num_bins} bins; cache them with "
-                "this model"
-            )
-        if anchor_features is None and anchor_scores is not None:
-            raise ValueError(
-                f"got anchor_scores of shape {tuple(anchor_scores.shape)} without candidates; expected anchor_ids or "
-                "anchor_features with them; leave the scores out"
-            )
-        if anchor_features is None:
-            return
-        if anchor_features.dim() != 4 or anchor_features.shape[2:] != (rows, self.config.anchor_dim):
-            raise ValueError(
-                f"anchor_features has shape {tuple(anchor_features.shape)}; expected (batch, candidates, {rows}, "
-                f"{self.config.anchor_dim}); cache them with this model"
-            )
-        if source_features is not None and len(source_features) != len(anchor_features):
-            raise ValueError(
-                f"got {len(source_features)} texts and {len(anchor_features)} rows of candidates; expected one row of "
-                "candidates per text"
-            )
-        if anchor_scores is not None and anchor_scores.shape != (*anchor_features.shape[:2], 3):
-            raise ValueError(
-                f"anchor_scores has shape {tuple(anchor_scores.shape)}; expected {(*anchor_features.shape[:2], 3)}: "
-                "semantic, emotional and pragmatic score of each candidate"
-            )
-        if anchor_scores is not None and not torch.compiler.is_compiling():
-            _check_scores(anchor_scores)
-
-
-def _check_scores(scores: torch.Tensor) -> None:
-    # "not (...)" also catches NaN, which a mask that multiplies would spread.
-    wrong = ~((scores == 0) | ((scores >= 1) & (scores <= 10)))
-    if bool(wrong.any()):
-        row, candidate, place = wrong.nonzero()[0].tolist()
-        raise ValueError(
-            f"anchor_scores of row {row}, candidate {candidate} holds {scores[row, candidate, place].item()}; expected "
-            "numbers from 1 to 10, or 0 where the judge gave none; clamp or drop it"
-        )
 
 
 def _mix(arca: LiraArcaOutput, sentence: torch.Tensor, weights: torch.Tensor):

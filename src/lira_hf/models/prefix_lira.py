@@ -13,6 +13,7 @@ from .configuration_lira import LiraConfig
 
 
 __all__ = [
+    "REGISTERING",
     "LiraPrefixProjector",
     "NeverPlaceholder",
     "WithoutPlaceholders",
@@ -25,7 +26,8 @@ __all__ = [
 ]
 
 
-_REGISTERING = threading.Lock()
+# Torch numbers hooks without a lock: two threads could be given the same number, and one hook would be lost.
+REGISTERING = threading.Lock()
 
 
 def embedding_width(embedding: nn.Module) -> int:
@@ -194,8 +196,7 @@ def inject_prefix(
         used[:] = [after_it]
         return output
 
-    # Torch numbers hooks without a lock: two threads could be given the same number, and one hook would be lost.
-    with _REGISTERING:
+    with REGISTERING:
         handles = [embedding.register_forward_pre_hook(before), embedding.register_forward_hook(after)]
     try:
         yield
@@ -205,7 +206,7 @@ def inject_prefix(
                 "soft prefix; expected get_input_embeddings() to be the module that looks its tokens up"
             )
     finally:
-        with _REGISTERING:
+        with REGISTERING:
             for handle in handles:
                 handle.remove()
 

@@ -1,0 +1,62 @@
+"""What LiRA's tensors have to look like, said before a broadcast makes something else of them."""
+
+import torch
+
+from .configuration_lira import LiraConfig
+
+
+__all__ = ["check_features"]
+
+
+def check_features(
+    config: LiraConfig,
+    source_features: torch.Tensor | None,
+    anchor_features: torch.Tensor | None,
+    anchor_scores: torch.Tensor | None,
+) -> None:
+    """
+    Raises:
+        ValueError: For features or scores of another shape than `config` asks for, or scores out of range.
+    """
+    rows = 1 + config.num_bins
+    if source_features is not None and source_features.shape[1:] != (rows, config.source_dim):
+        raise ValueError(
+            f"source_features has shape {tuple(source_features.shape)}; expected (batch, {rows}, "
+            f"{config.source_dim}): the sentence vector and {config.num_bins} bins; cache them with "
+            "this model"
+        )
+    if anchor_features is None and anchor_scores is not None:
+        raise ValueError(
+            f"got anchor_scores of shape {tuple(anchor_scores.shape)} without candidates; expected anchor_ids or "
+            "anchor_features with them; leave the scores out"
+        )
+    if anchor_features is None:
+        return
+    if anchor_features.dim() != 4 or anchor_features.shape[2:] != (rows, config.anchor_dim):
+        raise ValueError(
+            f"anchor_features has shape {tuple(anchor_features.shape)}; expected (batch, candidates, {rows}, "
+            f"{config.anchor_dim}); cache them with this model"
+        )
+    if source_features is not None and len(source_features) != len(anchor_features):
+        raise ValueError(
+            f"got {len(source_features)} texts and {len(anchor_features)} rows of candidates; expected one row of "
+            "candidates per text"
+        )
+    if anchor_scores is not None and anchor_scores.shape != (*anchor_features.shape[:2], 3):
+        raise ValueError(
+            f"anchor_scores has shape {tuple(anchor_scores.shape)}; expected {(*anchor_features.shape[:2], 3)}: "
+            "semantic, emotional and pragmatic score of each candidate"
+        )
+    if anchor_scores is not None and not torch.compiler.is_compiling():
+        _check_scores(anchor_scores)
+
+
+def _check_scores(scores: torch.Tensor) -> None:
+    # "not (...)" also catches NaN, which a mask that multiplies would spread.
+    wrong = ~((scores == 0) | ((scores >= 1) & (scores <= 10)))
+    if bool(wrong.any()):
+        row, candidate, place = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"anchor_scores of row {row}, candidate {candidate} holds {scores[row, candidate, place].item()}; "
+            "expected numbers from 1 to 10, or 0 where the judge gave none; clamp or drop it"
+        )
