@@ -53,7 +53,7 @@ def save_checkpoint(
         export_remote_code(folder, remote_code)
     if card is None:
         card = basic_model_card(model.config, name or folder.resolve().name)
-    ModelCard(str(card)).save(folder / "README.md")
+    (folder / "README.md").write_text(str(card), encoding="utf-8")
     return folder
 
 
@@ -89,7 +89,7 @@ def push_to_hub(
     api = HfApi(token=token)
     _check(model, processor)
     slim = not (model.config.backbones_saved if save_backbones is None else save_backbones)
-    local = [part for part, known in (model.config.backbone_info or {}).items() if os.path.isdir(known["name"])]
+    local = [part for part, known in (model.config.backbone_info or {}).items() if _is_folder(known["name"])]
     if slim and local:
         raise ValueError(
             f"the backbones {local} of a slim checkpoint lie in folders of this machine; expected names on the Hub, "
@@ -123,13 +123,22 @@ def push_to_hub(
 def _forget_local_folders(path: Path) -> None:
     """A whole checkpoint needs nothing from where its backbones once lay, and the paths are nobody's business."""
     config = json.loads(path.read_text(encoding="utf-8"))
-    info = config.get("backbone_info") or {}
     if not config.get("backbones_saved", True):
         return
-    for known in info.values():
-        if known.get("name") and os.path.isdir(known["name"]):
-            known["name"] = Path(known["name"]).name
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    def forget(node: object) -> object:
+        if isinstance(node, list):
+            return [forget(value) for value in node]
+        if not isinstance(node, dict):
+            return node
+        local = {key: Path(node[key]).name for key in ("name", "_name_or_path") if _is_folder(node.get(key))}
+        return {key: forget(value) for key, value in (node | local).items()}
+
+    path.write_text(json.dumps(forget(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _is_folder(name: object) -> bool:
+    return isinstance(name, str) and os.path.isdir(name)
 
 
 def _check(model: LiraPreTrainedModel, processor: LiraProcessor) -> None:

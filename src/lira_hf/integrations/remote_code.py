@@ -80,12 +80,15 @@ def export_remote_code(
             shutil.copyfile(path, folder / path.name)
         (folder / f"{_SHIM}.py").unlink(missing_ok=True)
     else:
+        for path in model_files():  # of an earlier full export
+            (folder / path.name).unlink(missing_ok=True)
         (folder / f"{_SHIM}.py").write_text(_SHIM_SOURCE, encoding="utf-8")
 
     def place(module: str, name: str) -> str:
         return f"{module if code == 'full' else _SHIM}.{name}"
 
     config["auto_map"] = {auto: place(*where) for auto, where in _AUTO_CLASSES.items()}
+    config.pop("custom_pipelines", None)
     if pipelines:
         config["custom_pipelines"] = {
             task: {"impl": place(module, name), "pt": [auto], "type": "text"}

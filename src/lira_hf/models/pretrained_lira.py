@@ -258,7 +258,7 @@ def _revision(source, options: dict) -> str | None:
         return None
     known = {name: options[name] for name in ("token", "cache_dir", "local_files_only") if name in options}
     found = resolve_revision(source, options.get("revision"), **known)
-    return None if found is None else str(getattr(found, "commit_hash", None) or found)
+    return None if found is None else str(getattr(found, "resolved", None) or found)
 
 
 def _read_config(cls: type, path, kwargs: dict) -> LiraConfig | None:
