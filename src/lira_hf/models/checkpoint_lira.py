@@ -81,7 +81,8 @@ def save_slim(model: PreTrainedModel, save: Callable, folder: str | os.PathLike,
         # Transformers saves a model with adapters as the adapters alone.
         model._hf_peft_config_loaded = False
     try:
-        return save(folder, *args, state_dict=state, **kwargs)
+        # The heads have no older format; an adapter that was loaded would have its renaming undone on them.
+        return save(folder, *args, state_dict=state, **kwargs | {"save_original_format": False})
     finally:
         model.config.adapter_folder = None
         if adapted:

@@ -59,6 +59,7 @@ def lira_lora_config(
     options = {
         "target_modules": _targets(core.language_model),
         "modules_to_save": heads if train_heads else None,
+        "fan_in_fan_out": any(isinstance(module, Conv1D) for module in core.language_model.modules()),
         "task_type": "CAUSAL_LM" if isinstance(model, LiraForCausalLM) else "FEATURE_EXTRACTION",
     }
     return LoraConfig(r=r, lora_alpha=lora_alpha, **options | kwargs)
@@ -67,8 +68,9 @@ def lira_lora_config(
 def _targets(base: nn.Module) -> str:
     """A regular expression over the names of the base LM's linear layers, wherever the base lies in the model."""
     head = base.get_output_embeddings()
-    # A state-space layer reads the weight of its last projection itself, past any adapter.
-    passed_by = ("out_proj",) if "mamba" in base.config.model_type else ()
+    # A state-space layer, which is told by its A_log, reads the weights of these itself, past any adapter.
+    state_space = any(hasattr(module, "A_log") for module in base.modules())
+    passed_by = ("dt_proj", "out_proj") if state_space else ()
     names = {
         name.rsplit(".", 1)[-1]
         for name, module in base.named_modules()
