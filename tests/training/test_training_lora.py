@@ -18,6 +18,7 @@ from lira_hf import LiraForCausalLM, lira_lora_config
 # PEFT still asks by the old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
+
 @pytest.fixture
 def folder(tmp_path):
     """A slim checkpoint over saved parts."""

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from .configuration_lira import hidden_size
@@ -27,6 +28,7 @@ __all__ = [
     "build_encoder",
     "check_width",
     "encode_tokens",
+    "has_own_code",
     "is_quantized",
     "load_base",
     "load_encoder",
@@ -64,6 +66,25 @@ def _built_part(model: PreTrainedModel) -> PreTrainedModel:
     )
 
 
+def has_own_code(config: PreTrainedConfig) -> bool:
+    """Whether a backbone's code comes with its repository, so that its configuration alone does not build it."""
+    return config.model_type not in CONFIG_MAPPING
+
+
+def _refuse_unknown(config: PreTrainedConfig, name: str, known: bool) -> None:
+    if known:
+        return
+    if has_own_code(config):
+        option = f"{name.removesuffix('_config')}_kwargs={{'trust_remote_code': True}}"
+        raise ValueError(
+            f"{name} has the model type {config.model_type!r}, which Transformers does not know, as its code comes "
+            "with its repository; expected a slim checkpoint, which loads it from there; save with "
+            f"save_backbones=False and load with {option}, or register its classes first"
+        )
+    wanted = "causal LM, such as LlamaConfig" if name == "base_config" else "text model, such as XLMRobertaConfig"
+    raise ValueError(f"{name} is a {type(config).__name__}; expected that of a {wanted}; give another backbone")
+
+
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """
     A backbone with new weights, from its configuration alone: nothing is looked up or downloaded.
@@ -75,6 +96,7 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
         `PreTrainedModel`: Whose first output is `(batch, tokens, hidden_size)`. Poolers are left out.
     """
     auto = _auto_class(config)
+    _refuse_unknown(config, "encoder_config", type(config) in auto._model_mapping)
     model_class = auto._model_mapping[type(config)]
     model_class = model_class[0] if isinstance(model_class, tuple) else model_class
     extra = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
@@ -88,12 +110,7 @@ def build_base(config: PreTrainedConfig) -> PreTrainedModel:
     Raises:
         ValueError: For a configuration that no causal LM has.
     """
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ValueError(
-            f"base_config is a {type(config).__name__}; expected that of a causal LM, such as LlamaConfig; for a "
-            "base whose code comes with its checkpoint, join or load it by name with trust_remote_code=True in "
-            "base_kwargs"
-        )
+    _refuse_unknown(config, "base_config", type(config) in AutoModelForCausalLM._model_mapping)
     return AutoModelForCausalLM.from_config(config)
 
 

@@ -25,8 +25,18 @@ logger = logging.getLogger(__name__)
 PARTS = {"encoder": "encoder", "anchor": "anchor", "base": "language_model"}
 _ADAPTER_FOLDER = "adapter"
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-_SHARED = ("device_map", "max_memory", "offload_folder", "trust_remote_code", "token", "cache_dir", "local_files_only")
-_IGNORED = ("_from_auto", "_from_pipeline", "_commit_hash", "use_safetensors", "config", "weights_only", "state_dict")
+_SHARED = ("device_map", "max_memory", "offload_folder", "token", "cache_dir", "local_files_only")
+# Trust in the checkpoint's code is no trust in that of the repositories it names: say so for each, in its options.
+_IGNORED = (
+    "trust_remote_code",
+    "_from_auto",
+    "_from_pipeline",
+    "_commit_hash",
+    "use_safetensors",
+    "config",
+    "weights_only",
+    "state_dict",
+)
 
 
 def describe_backbones(parts: dict[str, PreTrainedModel | None], revisions: dict[str, str | None]) -> dict[str, dict]:
@@ -171,8 +181,9 @@ def _load_part(name: str, path: Any, config: LiraConfig, options: dict, dtype: t
     options.setdefault("revision", known.get("revision"))
     wanted = _as_dtype(options.pop("dtype", dtype))
     saved = getattr(config, f"{name}_config")
-    if (quantization := getattr(saved, "quantization_config", None)) is not None:
-        options.setdefault("quantization_config", quantization)
+    recorded, given = getattr(saved, "quantization_config", None), options.get("quantization_config")
+    if recorded is not None and given is None:
+        options["quantization_config"] = recorded
     # As it was when its fingerprint was taken; cast afterwards.
     options["dtype"] = _as_dtype(known.get("dtype")) or "auto"
     try:
@@ -183,8 +194,13 @@ def _load_part(name: str, path: Any, config: LiraConfig, options: dict, dtype: t
             f"{error}; where it lies elsewhere now, say so: {name}_kwargs={{'name': ...}}"
         ) from error
     check_width(name, part, saved)
-    _prove(name, path, part, known, requantized=quantization is None and is_quantized(part))
+    requantized = given is not None and _fields(given) != _fields(recorded)
+    _prove(name, path, part, known, requantized)
     return part if wanted is None or is_quantized(part) else part.to(wanted)
+
+
+def _fields(quantization: Any) -> Any:
+    return quantization.to_dict() if hasattr(quantization, "to_dict") else quantization
 
 
 def _prove(name: str, path: Any, part: PreTrainedModel, known: dict, requantized: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 
 __all__ = ["LIRA_VERSION", "LiraConfig", "hidden_size"]
@@ -146,6 +147,8 @@ class LiraConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         _check_version(self.lira_version)
+        for name in self.sub_configs_defaults:
+            setattr(self, name, _known_or_plain(getattr(self, name)))
         super().__post_init__(**kwargs)
         self.languages = list(self.languages)
         self.anchor_languages = list(self.anchor_languages)
@@ -235,6 +238,15 @@ def _check_version(version: str | None) -> None:
             f"the checkpoint was written by lira_hf {version}; expected a version of the same major as the installed "
             f"{LIRA_VERSION}, or older; install a newer one: pip install --upgrade lira-hf"
         )
+
+
+def _known_or_plain(config: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig | None:
+    """A backbone whose code comes with its repository: its fields, until the backbone itself brings its
+    configuration."""
+    if not isinstance(config, dict) or config.get("model_type") in (None, "", *CONFIG_MAPPING):
+        return config
+    kind = type("PlainConfig", (PreTrainedConfig,), {"model_type": config["model_type"]})
+    return kind(**{name: value for name, value in config.items() if name != "model_type"})
 
 
 def hidden_size(config: Any, name: str) -> int:

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.hub import resolve_revision
 
-from .backbones_lira import is_quantized, load_base, load_encoder
+from .backbones_lira import has_own_code, is_quantized, load_base, load_encoder
 from .checkpoint_lira import PARTS, describe_backbones, load_slim, save_slim, slim_problem
 from .configuration_lira import LIRA_VERSION, LiraConfig
 from .modeling_lasr import LiraAttention, LiraFusion, LiraFusionLayer
@@ -157,16 +157,21 @@ class LiraPreTrainedModel(PreTrainedModel):
                 raise ValueError(f"save_backbones=False: {problem}; or save with save_backbones=True")
             logger.warning("saving the whole model, since a slim checkpoint could not be loaded again: %s", problem)
             slim = False
-        quantized = [name for name, part in self.backbones().items() if is_quantized(part)]
-        if quantized and not slim:
-            raise ValueError(
-                f"got quantised backbones ({', '.join(quantized)}); a whole checkpoint holds them as they were; "
-                "save with save_backbones=False, which names them instead"
-            )
+        if not slim:
+            self._refuse_whole()
         with self._saved_config(slim):
             if slim:
                 return save_slim(self, super().save_pretrained, save_directory, *args, **kwargs)
             return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _refuse_whole(self) -> None:
+        for name, part in self.backbones().items():
+            why = "quantised" if is_quantized(part) else "of a type that Transformers does not know"
+            if is_quantized(part) or has_own_code(part.config):
+                raise ValueError(
+                    f"the backbone {name!r} ({type(part).__name__}) is {why}; a whole checkpoint holds backbones "
+                    "that their configuration alone builds; save with save_backbones=False, which names them instead"
+                )
 
     @contextmanager
     def _saved_config(self, slim: bool) -> Iterator[None]:
