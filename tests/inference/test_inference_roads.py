@@ -326,3 +326,25 @@ def test_search_errors():
     for shape in ((1, 5), (4,)):
         with pytest.raises(ValueError, match=r"expected \(queries, 4\)"):
             index.search(np.zeros(shape, "f"))
+
+
+def test_embeddings_read_off_a_base_lm():
+    """The base reads the text as well, so the embedder makes its prompt; batches change nothing."""
+    import tiny_lira
+    from tiny_configs import build
+
+    from lira_hf import LiraModel, LiraProcessor
+
+    words = tiny_lira.word_tokenizer()
+    processor = LiraProcessor.from_backbones(
+        words, base=tiny_lira.word_tokenizer(bos=True), prefix_length=6, trained_languages=["bn"]
+    )
+    options = {"prefix_token_id": processor.prefix_token_id, "languages": ["bn"]} | tiny_lira.SIZES
+    model = LiraModel.from_backbones(tiny_lira.encoder("bert"), base=build("llama"), **options)
+    tiny_lira.disturb(model)
+    texts = ["the cat sat", "dog", "big river house", "mat"]
+    many = LiraEmbedder(model, processor, batch_size=3).encode(texts, "bn")
+    for row, text in enumerate(texts):
+        with torch.no_grad():
+            expected = model(**processor([text], languages="bn")).pooler_output[0].numpy()
+        np.testing.assert_allclose(many[row], expected, atol=1e-5)

@@ -76,6 +76,8 @@ def test_options_reach_each_backbone(folders, tmp_path):
     assert model(**batch_for(model)).logits.dtype == torch.bfloat16
     with pytest.raises(ValueError, match=r"got \['dtype'\] for a live LlamaForCausalLM"):
         LiraForCausalLM.from_backbones(build("llama"), folders / "encoder", base_kwargs={"dtype": torch.bfloat16})
+    with pytest.raises(ValueError, match="got anchor_kwargs without that backbone; expected both or neither"):
+        LiraForCausalLM.from_backbones(build("llama"), folders / "encoder", anchor_kwargs={"dtype": torch.bfloat16})
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="got base_kwargs; the checkpoint holds its backbones; only a slim one"):
         AutoModelForCausalLM.from_pretrained(tmp_path, base_kwargs={"dtype": torch.float32})

@@ -88,7 +88,8 @@ def test_lora_is_saved_loaded_and_merged(folder, kind):
     assert isinstance(loaded, PeftModel)
     torch.testing.assert_close(logits(loaded), trained)
     # By Transformers' own classes too: of the adapter's folder.
-    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(folder / "adapter")), trained)
+    for cls in (AutoModelForCausalLM, LiraForCausalLM):
+        torch.testing.assert_close(logits(cls.from_pretrained(folder / "adapter")), trained)
     batch = {name: value for name, value in batch_for(model).items() if name != "labels"}
     new = adapted.generate(**batch, max_new_tokens=3, do_sample=False)
     assert torch.equal(new, loaded.generate(**batch, max_new_tokens=3, do_sample=False))
@@ -116,6 +117,20 @@ def test_a_slim_checkpoint_holds_lora_too(folder):
     assert any(".lora_" in name for name, _ in loaded.named_parameters())
     loaded.save_pretrained(folder / "again", save_backbones=False)
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(folder / "again")), trained)
+
+
+def test_an_adapter_does_not_hide_that_its_base_lacks_weights(folder):
+    """The library's loading information is then the adapter's."""
+    from safetensors.torch import load_file, save_file
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "full")
+    get_peft_model(model, lira_lora_config(model, r=2)).save_pretrained(folder / "adapter")
+    weights = load_file(folder / "full/model.safetensors")
+    del weights["lira.language_model.lm_head.weight"]
+    save_file(weights, folder / "full/model.safetensors", metadata={"format": "pt"})
+    for cls in (AutoModelForCausalLM, LiraForCausalLM):
+        with pytest.raises(ValueError, match="lacks 1 weights of LiraForCausalLM, among them lira.language_model.lm_"):
+            cls.from_pretrained(folder / "adapter")
 
 
 def test_a_model_without_a_base_lm_takes_no_lora(folder):

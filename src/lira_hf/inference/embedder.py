@@ -119,7 +119,11 @@ class LiraEmbedder:
         source = torch.from_numpy(self.features.get("source", texts).astype(np.float32)).to(device)
         anchor, judged = pad_candidates(self.features, candidates, scores)
         ids = torch.tensor(self.processor.language_ids(languages), device=device)
+        prompt = {}
+        if self.model.config.embedding_source == "language_model":
+            prompt = {name: value.to(device) for name, value in self.processor.tokenize_prompts(texts).items()}
         output = self.model(
+            **prompt,
             source_features=source,
             anchor_features=None if anchor is None else anchor.to(device),
             anchor_scores=None if judged is None else judged.to(device),

@@ -1,6 +1,7 @@
 """What every LiRA class shares: new weights, saving whole or slim, loading strictly."""
 
 import copy
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils.hub import resolve_revision
+from transformers.utils.hub import cached_file, resolve_revision
 
 from .backbones_lira import has_own_code, is_quantized, load_base, load_encoder
 from .checkpoint_lira import PARTS, describe_backbones, load_slim, save_slim, slim_problem
@@ -80,6 +81,11 @@ class LiraPreTrainedModel(PreTrainedModel):
     def _join(cls, sources: dict, options: dict[str, dict | None], config_kwargs: dict):
         """Loads the backbones of [`from_backbones`] and builds a model over them."""
         loaders = {"encoder": load_encoder, "anchor": load_encoder, "base": load_base}
+        idle = [f"{name}_kwargs" for name, source in sources.items() if source is None and options[name]]
+        if idle:
+            raise ValueError(
+                f"got {', '.join(idle)} without that backbone; expected both or neither; name the backbone"
+            )
         parts = {
             name: None if source is None else loaders[name](source, **(options[name] or {}))
             for name, source in sources.items()
@@ -180,7 +186,7 @@ class LiraPreTrainedModel(PreTrainedModel):
         own = next(self.base_model.arca.parameters()).dtype
         kinds = {name: str(part.dtype).removeprefix("torch.") for name, part in self.backbones().items()}
         kinds["heads"] = str(own).removeprefix("torch.")
-        before = {name: getattr(config, name) for name in ("base_config", "prefix_token_id")}
+        before = {name: getattr(config, name) for name in ("base_config", "prefix_token_id", "backbones_saved")}
         config.lira_version = LIRA_VERSION
         config.backbones_saved = not slim
         config.part_dtypes = kinds if len(set(kinds.values())) > 1 else None
@@ -202,6 +208,10 @@ class LiraPreTrainedModel(PreTrainedModel):
         finally:
             self.config.backbones_saved = before
 
+    def _adjust_missing_and_unexpected_keys(self, loading_info) -> None:
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        self.__dict__.setdefault("_lacked", set(loading_info.missing_keys))
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """
@@ -220,6 +230,10 @@ class LiraPreTrainedModel(PreTrainedModel):
         """
         wants_info = kwargs.pop("output_loading_info", False)
         config = _read_config(cls, pretrained_model_name_or_path, kwargs)
+        if config is None and (base := _adapted(pretrained_model_name_or_path, kwargs)) is not None:
+            # A folder with an adapter alone, as PEFT writes it: the model is the one that it names, with it.
+            kwargs["adapter_kwargs"] = {"_adapter_model_path": str(pretrained_model_name_or_path)}
+            return cls.from_pretrained(base, *args, output_loading_info=wants_info, **kwargs)
         if config is not None and not config.backbones_saved:
             kwargs.pop("config", None)
             model, info = load_slim(cls, pretrained_model_name_or_path, config, *args, **kwargs)
@@ -232,7 +246,9 @@ class LiraPreTrainedModel(PreTrainedModel):
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
-        missing = sorted(key for key in info["missing_keys"] if not key.startswith(cls._new_heads or "\0"))
+        # Where an adapter was loaded too, the information given is the adapter's.
+        lacked = model.__dict__.pop("_lacked", info["missing_keys"])
+        missing = sorted(key for key in lacked if not key.startswith(cls._new_heads or "\0"))
         # One who asks for the loading information looks at it himself; without a checkpoint nothing is missing from
         # it.
         if missing and not wants_info and pretrained_model_name_or_path is not None:
@@ -266,13 +282,30 @@ def _revision(source, options: dict) -> str | None:
     return None if found is None else str(getattr(found, "resolved", None) or found)
 
 
+def _hub_options(kwargs: dict) -> dict:
+    return {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+
+
+def _adapted(path, kwargs: dict) -> str | None:
+    """The model that an adapter's folder names; `None` for what is no such folder."""
+    try:
+        found = cached_file(path, "adapter_config.json", **_hub_options(kwargs))
+    except OSError:
+        return None
+    with open(found, encoding="utf-8") as file:
+        return json.load(file).get("base_model_name_or_path")
+
+
 def _read_config(cls: type, path, kwargs: dict) -> LiraConfig | None:
     """The checkpoint's configuration; `None` where `path` holds none, as a folder with an adapter alone does."""
     config = kwargs.get("config")
     if isinstance(config, PreTrainedConfig):
         return config
-    options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+    path, options = path if config is None else config, _hub_options(kwargs)
     try:
-        return cls.config_class.from_pretrained(path if config is None else config, **options)
+        # Asked for first: of a folder without one the library makes a default configuration.
+        if path is None or cached_file(path, "config.json", **options) is None:
+            return None
     except OSError:
         return None
+    return cls.config_class.from_pretrained(path, **options)

@@ -201,7 +201,7 @@ class LiraProcessor(LiraChatMixin):
         if languages is not None:
             data["language_ids"] = torch.tensor(self.language_ids(tags))
         if self.prefix_length and prompts is not False:
-            data = self._prompt_tensors(as_prompts(prompts, texts), choices) | data
+            data = self.tokenize_prompts(texts, prompts, choices) | data
         elif choices is not None or prompts not in (None, False):
             raise ValueError(
                 "got prompts or choices, and this processor has no base LM's tokenizer to read them with; expected "
@@ -209,17 +209,25 @@ class LiraProcessor(LiraChatMixin):
             )
         return BatchFeature(data)
 
-    def _prompt_tensors(self, prompts: list[str], choices: Any) -> dict[str, torch.Tensor]:
+    def tokenize_prompts(
+        self, texts: Sequence[str], prompts: Any = None, choices: Any = None
+    ) -> dict[str, torch.Tensor]:
+        """
+        The base LM's tokens of a batch, with the placeholders; arguments and result as in `__call__`.
+
+        Returns:
+            `dict`: `input_ids` and `attention_mask`, and with choices `choice_mask`.
+        """
         rows = [
             expand_prefix(self.tokenizer(clean_text(prompt))["input_ids"], self.prefix_token_id, self.prefix_length)
-            for prompt in prompts
+            for prompt in as_prompts(prompts, list(texts))
         ]
         if choices is None:
             padded = self.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
             return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
         answers = [
             [self.tokenizer(clean_text(choice), add_special_tokens=False)["input_ids"] for choice in row]
-            for row in as_choices(choices, len(prompts))
+            for row in as_choices(choices, len(texts))
         ]
         return stack_choices(rows, answers, self.tokenizer.pad_token_id)
 
