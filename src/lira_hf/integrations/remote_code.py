@@ -74,15 +74,7 @@ def export_remote_code(
         )
     if code not in ("shim", "full"):
         raise ValueError(f"code is {code!r}; expected 'shim' or 'full'")
-    if code == "full":
-        _refuse_own_backbones(folder, config)
-        for path in model_files():
-            shutil.copyfile(path, folder / path.name)
-        (folder / f"{_SHIM}.py").unlink(missing_ok=True)
-    else:
-        for path in model_files():  # of an earlier full export
-            (folder / path.name).unlink(missing_ok=True)
-        (folder / f"{_SHIM}.py").write_text(_SHIM_SOURCE, encoding="utf-8")
+    _write_code(folder, config, code)
 
     def place(module: str, name: str) -> str:
         return f"{module if code == 'full' else _SHIM}.{name}"
@@ -101,6 +93,18 @@ def export_remote_code(
             found["auto_map"] = found.get("auto_map", {}) | {"AutoProcessor": place(*_PROCESSOR)}
             _write(folder / name, found)
     return folder
+
+
+def _write_code(folder: Path, config: dict[str, Any], code: str) -> None:
+    if code == "full":
+        _refuse_own_backbones(folder, config)
+        for path in model_files():
+            shutil.copyfile(path, folder / path.name)
+        (folder / f"{_SHIM}.py").unlink(missing_ok=True)
+        return
+    for path in model_files():  # of an earlier full export
+        (folder / path.name).unlink(missing_ok=True)
+    (folder / f"{_SHIM}.py").write_text(_SHIM_SOURCE, encoding="utf-8")
 
 
 def model_files() -> list[Path]:

@@ -90,7 +90,7 @@ def _call(module, base, config, input_ids, prefix, arguments: dict) -> Any:
                 "config.prefix_injection"
             )
         return module(inputs_embeds=merge_prefix(input_ids, prefix, token_id, embedding), **arguments)
-    with inject_prefix(embedding, prefix, token_id), second_table_explained(config):
+    with inject_prefix(embedding, prefix, token_id, input_ids.shape[1]), second_table_explained(config):
         return module(input_ids=input_ids, **arguments)
 
 

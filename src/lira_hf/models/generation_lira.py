@@ -67,7 +67,8 @@ class LiraGenerationMixin(GenerationMixin):
                 attention_mask = self._prompt_mask(input_ids, attention_mask, prefix["prefix_mask"])
                 logits_processor, generation_config = self._processors(logits_processor, generation_config, kwargs)
                 scope.enter_context(second_table_explained(self.config))
-                scope.enter_context(inject_prefix(base.get_input_embeddings(), prefix["prefix_embeds"], token_id))
+                embedding, width = base.get_input_embeddings(), input_ids.shape[1]
+                scope.enter_context(inject_prefix(embedding, prefix["prefix_embeds"], token_id, width))
                 assistant_model = self._assistant(assistant_model, input_ids, text, scope)
             elif isinstance(assistant_model, LiraGenerationMixin):
                 assistant_model = assistant_model.language_model
@@ -124,5 +125,6 @@ class LiraGenerationMixin(GenerationMixin):
                 )
             prefix = assistant.find_prefix(input_ids, **text)["prefix_embeds"]
             assistant = assistant.language_model
-        scope.enter_context(inject_prefix(assistant.get_input_embeddings(), prefix, token_id, checked=False))
+        embedding, width = assistant.get_input_embeddings(), input_ids.shape[1]
+        scope.enter_context(inject_prefix(embedding, prefix, token_id, width, checked=False))
         return assistant

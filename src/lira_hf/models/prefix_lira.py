@@ -153,7 +153,7 @@ def merge_prefix(input_ids: torch.Tensor, prefix: torch.Tensor, token_id: int, e
 
 @contextmanager
 def inject_prefix(
-    embedding: nn.Module, prefix: torch.Tensor | None, token_id: int, checked: bool = True
+    embedding: nn.Module, prefix: torch.Tensor | None, token_id: int, width: int, checked: bool = True
 ) -> Iterator[None]:
     """
     While it lasts, and in this thread alone, looking up the placeholder gives the soft tokens, in their order.
@@ -165,14 +165,16 @@ def inject_prefix(
         prefix (`torch.Tensor` of shape `(batch, slots, D)`, *optional*):
             The soft tokens, shared by a row's beams. `None`: the look-up is only made legal, for an assistant model.
         token_id (`int`): The placeholder; it may lie beyond the vocabulary.
+        width (`int`): Tokens of the prompt. Once that many were looked up, fewer at a time are what follows it.
         checked (`bool`, *optional*, defaults to `True`): Raise where nothing was looked up meanwhile.
 
     Raises:
         RuntimeError: Where the base looks its tokens up elsewhere, and so has not seen the prefix.
     """
     thread = threading.get_ident()
-    asked: list[torch.Tensor] = []
+    asked: list[torch.Tensor | None] = []
     used: list[torch.Tensor] = []
+    seen = [0]
 
     def before(module, args):
         if threading.get_ident() != thread:
@@ -182,14 +184,17 @@ def inject_prefix(
                 f"the base LM calls its input embedding ({type(module).__name__}) by keyword; expected its ids as "
                 "the first argument, which is where the soft prefix is put in"
             )
-        asked.append(args[0])
-        return (args[0].masked_fill(args[0] == token_id, 0), *args[1:])
+        ids = args[0]
+        follows = ids.shape[-1] < width <= seen[0]
+        seen[0] += ids.shape[-1]
+        asked.append(None if follows or prefix is None else ids)
+        if follows and ids.shape[-1] == 1:
+            return None  # one decoded token, which costs nothing more than in the bare base
+        return (ids.masked_fill(ids == token_id, 0), *args[1:])
 
     def after(module, args, output):
-        if threading.get_ident() != thread:
-            return None
-        ids = asked.pop()
-        if prefix is None:
+        ids = asked.pop() if threading.get_ident() == thread else None
+        if ids is None:
             return None
         before_it = used[-1] if used and len(used[-1]) == len(ids) else None
         output, after_it = _place(ids, output, prefix, token_id, before_it)
