@@ -132,5 +132,45 @@ def search(
         raise _fail(error) from error
 
 
+@app.command()
+def validate(
+    paths: Annotated[
+        list[Path], typer.Argument(help="BEIR folders, .tsv files of parallel text, gettext catalogues.")
+    ],
+    json_output: Annotated[Path | None, typer.Option("--json", help="Also write the problems here.")] = None,
+) -> None:
+    """Everything that is wrong with data, row by row, in one pass; exit code 1 if anything is."""
+    from .inspect import run_validate
+
+    try:
+        found = run_validate(paths, console, json_output)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    data: Annotated[Path, typer.Argument(help="A BEIR folder, a .tsv file of parallel text, or gettext catalogues.")],
+    encoder: Annotated[str, typer.Option(help="The multilingual encoder: name or folder.")],
+    anchor: Annotated[str | None, typer.Option(help="The English encoder.")] = None,
+    base: Annotated[str | None, typer.Option(help="The base LM; its tokenizer alone is looked at.")] = None,
+    split: Annotated[str, typer.Option(help="Of a BEIR folder: name of the qrels.")] = "test",
+    candidates: Annotated[int, typer.Option(help="Candidates per text of the planned run.", min=1)] = 5,
+    bins: Annotated[int, typer.Option(help="Temporal bins S of the planned run.", min=1)] = 4,
+    max_length: Annotated[int, typer.Option(help="Tokens kept of a text.", min=1)] = 512,
+    estimate: Annotated[bool, typer.Option(help="Also time the encoders over a sample.")] = True,
+    json_output: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+) -> None:
+    """What each backbone's tokenizer makes of each language, and what the planned run will take."""
+    from .inspect import run_inspect
+
+    try:
+        run_inspect(data, encoder, anchor, base, split, candidates, bins, max_length, estimate, json_output, console)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+
+
 if __name__ == "__main__":
     app()
