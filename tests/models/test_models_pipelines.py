@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_lira
 import torch
-from transformers import AutoModelForCausalLM, AutoProcessor, pipeline
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, pipeline
 
 from lira_hf import CandidateSource, LiraProcessor
 from lira_hf.translation import Candidate, CandidateStore, Identity, Score
@@ -43,7 +43,8 @@ def test_text_generation_on_the_checkpoint_is_the_base_alone(folder):
     ids = generate.tokenizer(["the cat"], return_tensors="pt")
     expected = model.language_model.generate(**ids, max_new_tokens=3, do_sample=False)[0, -3:]
     assert one[0]["generated_text"] == generate.tokenizer.decode(expected, skip_special_tokens=True)
-    assert two
+    assert two == generate("dog", **options)
+    assert AutoTokenizer.from_pretrained(folder).padding_side == "left"
 
 
 def test_a_stock_embedding_pipeline_does_not_feed_base_tokens_to_the_encoder(folder):

@@ -80,7 +80,7 @@ class LiraProcessor(LiraChatMixin):
         self.prefix_length = prefix_length
         if prefix_length:
             add_prefix_token(tokenizer)
-            tokenizer.padding_side = "left"
+            tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # the second is what is saved
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = tokenizer.eos_token
             chat_template = chat_template or tokenizer.chat_template
