@@ -1,6 +1,7 @@
 """Running the base LM over a prompt whose placeholders are the soft prefix."""
 
 import inspect
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,25 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_lira import LiraConfig
-from .prefix_lira import REGISTERING, inject_prefix, merge_prefix, prefix_attention, prompt_positions
+from .prefix_lira import (
+    REGISTERING,
+    inject_prefix,
+    merge_prefix,
+    place_prefix,
+    prefix_attention,
+    prompt_positions,
+)
 
 
-__all__ = ["last_states", "run_base", "run_base_with_states", "second_table_explained"]
-
+__all__ = [
+    "last_states",
+    "past_length",
+    "remember_gaps",
+    "run_base",
+    "run_base_with_states",
+    "second_table_explained",
+    "with_known_gaps",
+]
 
 _PARAMETERS: dict[type[nn.Module], frozenset[str]] = {}  # a plain dict, which torch.compile can look into
 
@@ -61,18 +76,27 @@ def run_base(
     if prefix is not None and (compiling or not bool(prefix_mask.all())):
         attention_mask = prefix_attention(input_ids, attention_mask, prefix_mask, config.prefix_token_id)
     arguments = {name: value for name, value in kwargs.items() if value is not None}
+    cache = arguments.get("past_key_values")
+    if past_length(cache) and input_ids is not None:
+        width = past_length(cache) + input_ids.shape[1]
+        continued = with_known_gaps(cache, attention_mask, len(input_ids), width)
+        if continued is not attention_mask and "position_ids" in known:
+            arguments.setdefault("position_ids", prompt_positions(continued)[:, -input_ids.shape[1] :])
+        attention_mask = continued
     if "attention_mask" in known and attention_mask is not None:
         arguments["attention_mask"] = attention_mask
-        fresh = arguments.get("past_key_values") is None and "position_ids" not in arguments
+        fresh = cache is None and "position_ids" not in arguments
         if fresh and "position_ids" in known and (compiling or _has_gap(attention_mask)):
             arguments["position_ids"] = prompt_positions(attention_mask)
     if states and module is base:
         arguments["output_hidden_states"] = True
-    building = prefix is not None and prefix.requires_grad and torch.is_grad_enabled()
-    if "use_cache" in known and arguments.get("past_key_values") is None and (states or building):
-        # Nobody decodes from here, and a recurrent base would write its cached state over what the gradient needs.
-        arguments.setdefault("use_cache", False)
+    if "use_cache" not in known:
+        arguments.pop("use_cache", None)
+    elif states:
+        arguments.setdefault("use_cache", False)  # nobody decodes from here
     output = _call(module, base, config, input_ids, prefix, arguments)
+    if prefix is not None and not compiling:
+        remember_gaps(output.get("past_key_values"), attention_mask)
     if states and module is base:
         return BaseModelOutput(last_hidden_state=output.hidden_states[-1])
     return output
@@ -82,7 +106,10 @@ def _call(module, base, config, input_ids, prefix, arguments: dict) -> Any:
     if input_ids is None or prefix is None:
         return module(**({} if input_ids is None else {"input_ids": input_ids}), **arguments)
     embedding, token_id = base.get_input_embeddings(), config.prefix_token_id
-    if config.prefix_injection == "inputs_embeds":
+    if (embeds := arguments.pop("inputs_embeds", None)) is not None:
+        return module(inputs_embeds=place_prefix(input_ids, embeds, prefix, token_id), **arguments)
+    # While compiling, a hook would be left out, or break the graph.
+    if config.prefix_injection == "inputs_embeds" or torch.compiler.is_compiling():
         if getattr(config.get_text_config(), "hidden_size_per_layer_input", None):
             raise ValueError(
                 f"prefix_injection is 'inputs_embeds' and the base LM ({base.config.model_type}) looks its tokens "
@@ -101,7 +128,9 @@ def second_table_explained(config: LiraConfig) -> Iterator[None]:
         yield
     except IndexError as error:
         size = config.get_text_config().vocab_size
-        if config.prefix_token_id < size:
+        # Of a table of embeddings, or of any other that is read by its rows; not of scores, whose columns are tokens.
+        looked_up = re.search("index out of range|out of bounds for dimension 0", str(error))
+        if config.prefix_token_id < size or not looked_up:
             raise
         raise ValueError(
             f"the placeholder has the id {config.prefix_token_id}, and the base LM "
@@ -129,6 +158,34 @@ def run_base_with_states(base: PreTrainedModel, *args: Any, **kwargs: Any) -> tu
         with REGISTERING:
             handle.remove()
     return output, seen[-1]
+
+
+def past_length(cache: Any) -> int:
+    """Tokens that a cache holds already."""
+    return int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
+
+
+def remember_gaps(cache: Any, attention_mask: torch.Tensor | None) -> None:
+    """Notes on a cache which of its places hold something, for whoever goes on from it with a mask of ones."""
+    if cache is not None and attention_mask is not None and _has_gap(attention_mask):
+        cache.lira_attended = attention_mask.detach()
+
+
+def with_known_gaps(cache: Any, attention_mask: torch.Tensor | None, rows: int, width: int) -> torch.Tensor | None:
+    """
+    The attention mask `(rows, width)` over a cache and what comes after it, without the places noted as empty; the
+    mask as it is where nothing was noted, or of other rows.
+    """
+    attended = getattr(cache, "lira_attended", None)
+    if attended is None or len(attended) != rows or attended.shape[1] > width:
+        return attention_mask
+    if attention_mask is None:
+        attention_mask = attended.new_ones(rows, width)
+    if attention_mask.shape != (rows, width):
+        return attention_mask
+    attention_mask = attention_mask.clone()
+    attention_mask[:, : attended.shape[1]] *= attended.to(attention_mask)
+    return attention_mask
 
 
 def _has_gap(attention_mask: torch.Tensor) -> bool:

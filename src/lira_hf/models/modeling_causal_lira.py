@@ -9,7 +9,7 @@ from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers.utils import ModelOutput, TransformersKwargs
 
-from .base_lira import run_base
+from .base_lira import past_length, run_base
 from .configuration_lira import LiraConfig
 from .generation_lira import LiraGenerationMixin
 from .modeling_lira import LiraModel
@@ -155,23 +155,37 @@ class LiraWithBase(LiraPreTrainedModel):
         prefix_embeds: torch.Tensor | None = None,
         prefix_mask: torch.Tensor | None = None,
         language_ids: torch.Tensor | None = None,
+        past: int = 0,
+        embedded: bool = False,
         **roads: torch.Tensor | None,
     ) -> dict[str, torch.Tensor | None]:
         """
         The soft prefix of a batch, computed from both roads unless it is given, and a prompt that has place for it.
 
+        Args:
+            input_ids (`torch.Tensor` of shape `(batch, tokens)`, *optional*): The prompt.
+            prefix_embeds, prefix_mask, language_ids, roads: As in [`~LiraForCausalLM.forward`].
+            past (`int`, *optional*, defaults to 0): Tokens that a cache holds already, the prefix among them.
+            embedded (`bool`, *optional*, defaults to `False`): The prompt comes as ready embeddings.
+
         Returns:
             `dict`: `prefix_embeds`, `prefix_mask`, `similarity`, `policy`; all `None` where neither text nor prefix is
-            given, which is the base LM alone.
+            given, which is the base LM alone, and where a cache has read them.
 
         Raises:
             ValueError: For a prompt whose placeholders do not fit.
         """
         config, roads = self.config, {name: value for name, value in roads.items() if value is not None}
         keys = ("source_ids", "source_features", "anchor_ids", "anchor_features")
+        nothing = dict.fromkeys(("prefix_embeds", "prefix_mask", "similarity", "policy"))
+        if past and input_ids is not None:
+            fresh = input_ids[:, past:] if input_ids.shape[1] > past else input_ids
+            if not bool((fresh == config.prefix_token_id).any()):
+                return nothing
         if prefix_embeds is None and not any(key in roads for key in keys):
-            self._refuse_placeholders(input_ids)
-            return dict.fromkeys(("prefix_embeds", "prefix_mask", "similarity", "policy"))
+            if not embedded:
+                self._refuse_placeholders(input_ids)
+            return nothing
         if input_ids is None:
             raise ValueError(
                 "got a text for the soft prefix and no input_ids; expected the base LM's prompt with its "
@@ -290,7 +304,13 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
             "keep_source": keep_source,
             "keep_anchor": keep_anchor,
         }
-        prefix = self.find_prefix(input_ids, prefix_embeds, prefix_mask, language_ids, **roads)
+        past, embedded = past_length(past_key_values), inputs_embeds is not None
+        prefix = self.find_prefix(input_ids, prefix_embeds, prefix_mask, language_ids, past, embedded, **roads)
+        if use_cache is None and self.training:
+            # A frozen base is in evaluation mode, where it would keep a cache; a recurrent one would write it over
+            # what
+            # the gradient needs.
+            use_cache = False
         targets = {"labels": labels, "shift_labels": kwargs.pop("shift_labels", None)}
         items = kwargs.pop("num_items_in_batch", None)
         output = run_base(

@@ -137,7 +137,7 @@ class LiraFusion(nn.Module):
         if self.language_embedding is not None:
             if language_ids is None:
                 language_ids = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-            hidden = hidden + self.language_embedding(language_ids).unsqueeze(1)
+            hidden = hidden + self.language_embedding(language_ids.to(hidden.device)).unsqueeze(1)
         mask = torch.cat([source_mask, anchor_mask], dim=1)
         # A row without any token would be a softmax over nothing; it attends to its first slot and is masked later.
         seen = mask.clone()

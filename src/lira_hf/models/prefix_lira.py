@@ -16,11 +16,13 @@ __all__ = [
     "REGISTERING",
     "LiraPrefixProjector",
     "NeverPlaceholder",
+    "RoomForPlaceholder",
     "WithoutPlaceholders",
     "check_placeholders",
     "embedding_width",
     "inject_prefix",
     "merge_prefix",
+    "place_prefix",
     "prefix_attention",
     "prompt_positions",
 ]
@@ -148,6 +150,11 @@ def merge_prefix(input_ids: torch.Tensor, prefix: torch.Tensor, token_id: int, e
         `torch.Tensor` of shape `(batch, tokens, D)`.
     """
     embeds = embedding(input_ids.masked_fill(input_ids == token_id, 0))
+    return place_prefix(input_ids, embeds, prefix, token_id)
+
+
+def place_prefix(input_ids: torch.Tensor, embeds: torch.Tensor, prefix: torch.Tensor, token_id: int) -> torch.Tensor:
+    """`embeds` `(batch, tokens, D)` with the soft tokens where `input_ids` `(batch, tokens)` holds placeholders."""
     return _place(input_ids, embeds, prefix, token_id, None)[0]
 
 
@@ -165,7 +172,7 @@ def inject_prefix(
         prefix (`torch.Tensor` of shape `(batch, slots, D)`, *optional*):
             The soft tokens, shared by a row's beams. `None`: the look-up is only made legal, for an assistant model.
         token_id (`int`): The placeholder; it may lie beyond the vocabulary.
-        width (`int`): Tokens of the prompt. Once that many were looked up, fewer at a time are what follows it.
+        width (`int`): Tokens of the prompt. Once that many were looked up, single ones are what follows it.
         checked (`bool`, *optional*, defaults to `True`): Raise where nothing was looked up meanwhile.
 
     Raises:
@@ -177,7 +184,8 @@ def inject_prefix(
     seen = [0]
 
     def before(module, args):
-        if threading.get_ident() != thread:
+        # What the library compiles are decoded tokens, and none of them is a placeholder.
+        if torch.compiler.is_compiling() or threading.get_ident() != thread:
             return None
         if not args:
             raise RuntimeError(
@@ -185,16 +193,17 @@ def inject_prefix(
                 "the first argument, which is where the soft prefix is put in"
             )
         ids = args[0]
-        follows = ids.shape[-1] < width <= seen[0]
+        follows = ids.shape[-1] == 1 and width <= seen[0]
         seen[0] += ids.shape[-1]
         asked.append(None if follows or prefix is None else ids)
-        if follows and ids.shape[-1] == 1:
+        if follows:
             return None  # one decoded token, which costs nothing more than in the bare base
         return (ids.masked_fill(ids == token_id, 0), *args[1:])
 
     def after(module, args, output):
-        ids = asked.pop() if threading.get_ident() == thread else None
-        if ids is None:
+        if torch.compiler.is_compiling() or threading.get_ident() != thread:
+            return None
+        if (ids := asked.pop()) is None:
             return None
         before_it = used[-1] if used and len(used[-1]) == len(ids) else None
         output, after_it = _place(ids, output, prefix, token_id, before_it)
@@ -263,3 +272,21 @@ class WithoutPlaceholders(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         return self.processor(torch.where(input_ids == self.token_id, input_ids[:, -1:], input_ids), scores)
+
+
+class RoomForPlaceholder(LogitsProcessor):
+    """
+    Prompt look-up reads, off made-up scores, that of each token it would copy from the prompt: for a placeholder
+    beyond the vocabulary there has to be one, minus infinity. The made-up scores are all the same but for what
+    processors before this one forbid, which a model's own never are.
+    """
+
+    def __init__(self, token_id: int):
+        self.token_id = token_id
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        usual = scores.median()
+        if not bool(usual.isfinite()) or bool((scores == usual).float().mean() <= 0.5):
+            return scores
+        room = self.token_id + 1 - scores.shape[-1]
+        return torch.nn.functional.pad(scores, (0, room), value=float("-inf"))
