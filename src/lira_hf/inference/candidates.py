@@ -114,5 +114,6 @@ class CandidateSource:
                 (text, candidate.text, score)
                 for text, answer, scores in zip(texts, answers, judged, strict=True)
                 for candidate, score in zip(answer, scores, strict=True)
+                if score is not None  # the judge gave none; it is asked again in a later run
             ]
             self.store.add_scores(language, rows, judge)

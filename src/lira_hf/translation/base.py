@@ -10,7 +10,19 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 from lira_hf.models import clean_text
 
 
-__all__ = ["Candidate", "Critic", "Identity", "Score", "Translator", "clean_text", "distinct_candidates"]
+__all__ = [
+    "Candidate",
+    "Critic",
+    "Failure",
+    "Identity",
+    "NoAnswerError",
+    "Score",
+    "StreamingCritic",
+    "StreamingTranslator",
+    "Translator",
+    "clean_text",
+    "distinct_candidates",
+]
 
 T = TypeVar("T")
 
@@ -84,6 +96,27 @@ class Identity(NamedTuple):
     fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """
+    Why one text got no answer: a value, so that it takes no other answer with it.
+
+    Args:
+        reason (`str`): What went wrong, in a word or two that can be counted, such as `"timeout"` or `"refused"`.
+        message (`str`): The same for a reader, without keys or passwords.
+        replied (`bool`, *optional*, defaults to `False`): Something came back but was of no use; the same question
+            will hardly get a better answer.
+    """
+
+    reason: str
+    message: str
+    replied: bool = False
+
+
+class NoAnswerError(RuntimeError):
+    """Whoever was asked, such as a server, gives no answers at all; the message says what to do."""
+
+
 @runtime_checkable
 class Translator(Protocol):
     """
@@ -131,7 +164,9 @@ class Critic(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def judge(self, texts: Sequence[str], language: str, candidates: Sequence[Sequence[str]]) -> list[list[Score]]:
+    def judge(
+        self, texts: Sequence[str], language: str, candidates: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[Score | None]]:
         """
         Score candidates of texts of one language.
 
@@ -141,7 +176,58 @@ class Critic(Protocol):
             candidates (`Sequence[Sequence[str]]`): The candidates of each text.
 
         Returns:
-            `list[list[Score]]`: One score a candidate, aligned with `candidates`.
+            `Sequence[Sequence[Score | None]]`: One score a candidate, aligned with `candidates`; `None` for one that
+            could not be judged. It isn't stored, so the next run asks for it again.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamingTranslator(Translator, Protocol):
+    """A translator that hands out each answer as it arrives, so that it can be kept at once; optional."""
+
+    def stream(
+        self, texts: Sequence[str], language: str, num_candidates: int
+    ) -> Iterator[tuple[int, list[Candidate] | Failure]]:
+        """
+        Translate as [`Translator.translate`] does, in the order in which the answers come.
+
+        Args:
+            texts (`Sequence[str]`): The texts.
+            language (`str`): Their language tag.
+            num_candidates (`int`): K, the most candidates for a text.
+
+        Returns:
+            `Iterator[tuple[int, list[Candidate] | Failure]]`: For each text once its position and its candidates, or
+            what went wrong. Closing the iterator ends the calls that are under way.
+
+        Raises:
+            `NoAnswerError`: nobody answers; what had been answered was handed out before.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamingCritic(Critic, Protocol):
+    """A critic that hands out the scores of each text as they arrive; optional."""
+
+    def stream(
+        self, texts: Sequence[str], language: str, candidates: Sequence[Sequence[str]]
+    ) -> Iterator[tuple[int, Sequence[Score | None] | Failure]]:
+        """
+        Judge as [`Critic.judge`] does, in the order in which the answers come.
+
+        Args:
+            texts (`Sequence[str]`): The texts.
+            language (`str`): Their language tag.
+            candidates (`Sequence[Sequence[str]]`): The candidates of each text.
+
+        Returns:
+            `Iterator[tuple[int, Sequence[Score | None] | Failure]]`: For each text once its position and the scores
+            of its candidates, or what went wrong.
+
+        Raises:
+            `NoAnswerError`: nobody answers; what had been answered was handed out before.
         """
         ...
 

@@ -1,53 +1,31 @@
 """The candidate store: translations and critic scores by (language, text), in SQLite, as they arrive (ours)."""
 
-import hashlib
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from .base import Candidate, Critic, Identity, Score, Translator, batches, check_texts, clean_text
+from .store_schema import (
+    QUERY_KEYS,
+    StoreError,
+    StoreVersionError,
+    key_batches,
+    open_database,
+    schema_version,
+    text_key,
+    transaction,
+)
 
 
 __all__ = ["CandidateStore", "StoreError", "StoreVersionError", "StoredCandidate"]
 
-SCHEMA_VERSION = 1
-_APPLICATION_ID = 0x4C695241  # "LiRA", in the file's header
-_SCHEMA = """
-CREATE TABLE texts (
-    id INTEGER PRIMARY KEY, language TEXT NOT NULL, key BLOB NOT NULL, text TEXT NOT NULL, UNIQUE (language, key));
-CREATE TABLE translators (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, fingerprint TEXT NOT NULL, UNIQUE (name, fingerprint));
-CREATE TABLE critics (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, fingerprint TEXT NOT NULL, UNIQUE (name, fingerprint));
-CREATE TABLE asked (
-    text_id INTEGER NOT NULL REFERENCES texts, translator_id INTEGER NOT NULL REFERENCES translators,
-    PRIMARY KEY (text_id, translator_id)) WITHOUT ROWID;
-CREATE TABLE candidates (
-    text_id INTEGER NOT NULL REFERENCES texts, translator_id INTEGER NOT NULL REFERENCES translators,
-    rank INTEGER NOT NULL, key BLOB NOT NULL, text TEXT NOT NULL, kind TEXT NOT NULL, translator TEXT NOT NULL,
-    score REAL, PRIMARY KEY (text_id, translator_id, rank)) WITHOUT ROWID;
-CREATE TABLE scores (
-    text_id INTEGER NOT NULL REFERENCES texts, candidate_key BLOB NOT NULL,
-    critic_id INTEGER NOT NULL REFERENCES critics, semantic REAL NOT NULL, emotional REAL NOT NULL,
-    pragmatic REAL NOT NULL, PRIMARY KEY (text_id, candidate_key, critic_id)) WITHOUT ROWID;
-"""
-_BUSY_SECONDS = 60.0
-# Keys in one query (SQLite allows 999 variables in its oldest builds) and rows in one transaction.
-_QUERY_KEYS = 500
+# Rows in one transaction.
 _TRANSACTION_ROWS = 1000
-
-
-class StoreError(RuntimeError):
-    """A candidate store that can't be used; the message says what to do."""
-
-
-class StoreVersionError(StoreError):
-    """A candidate store of another schema version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +50,6 @@ class StoredCandidate:
     scores: Score | None = None
 
 
-def _key(text: str) -> bytes:
-    # Short keys keep the index small and let a text of any length be looked up.
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
 class CandidateStore:
     """
     Candidates and critic scores on disk, keyed by (language, text), with who gave each.
@@ -86,11 +59,13 @@ class CandidateStore:
     as U+FFFD and found by either spelling. Use one object per thread; after a fork the child opens its own connection.
 
     Args:
-        path (`str` or `os.PathLike`): The file; made, with its folder, if it isn't there.
-        read_only (`bool`, *optional*, defaults to `False`): Never write; the file has to exist.
+        path (`str` or `os.PathLike`): The file; made, with its folder, if it isn't there. One of an older schema
+            version is migrated, in one transaction; writers of that version have to be started anew.
+        read_only (`bool`, *optional*, defaults to `False`): Never write; the file has to exist, and may be of an
+            older schema version.
 
     Raises:
-        `StoreVersionError`: a store of another schema version.
+        `StoreVersionError`: a store of a newer schema version.
         `StoreError`: no store there, or a file that is something else.
     """
 
@@ -104,80 +79,8 @@ class CandidateStore:
     # Opening and closing
 
     def _open(self) -> None:
-        if self.read_only and not self.path.is_file():
-            raise StoreError(f"{self.path} isn't there; expected a candidate store; check the path or fill one first")
-        if not self.read_only:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
         self._pid = os.getpid()
-        self._connection = self._connect()
-        try:
-            self._prepare()
-        except sqlite3.DatabaseError as error:
-            self._connection.close()
-            if isinstance(error, sqlite3.OperationalError):
-                raise StoreError(
-                    f"{self.path} can't be opened ({error}); expected a candidate store that this process may "
-                    f"{'read' if self.read_only else 'write'}; check its rights, and that no writer hangs"
-                ) from error
-            raise StoreError(
-                f"{self.path} isn't a SQLite file ({error}); expected a candidate store; "
-                "give another path, or move that file away"
-            ) from error
-        except StoreError:
-            self._connection.close()
-            raise
-
-    def _connect(self) -> sqlite3.Connection:
-        address = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
-        wal = self.path.with_name(self.path.name + "-wal")
-        if self.read_only and not os.access(self.path.parent, os.W_OK) and not wal.exists():
-            address += "&immutable=1"  # a WAL file on a read-only disk opens no other way
-        try:
-            return sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
-        except sqlite3.OperationalError as error:
-            raise StoreError(
-                f"{self.path} can't be opened ({error}); expected the path of a file; check the path and its rights"
-            ) from error
-
-    def _prepare(self) -> None:
-        if not self.read_only and self._is_blank():
-            self._set_journal_mode()
-            with self._transaction() as connection:
-                if self._is_blank():  # else another process was quicker
-                    for statement in _SCHEMA.split(";"):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        if self._pragma("application_id") != _APPLICATION_ID:
-            raise StoreError(
-                f"{self.path} is a SQLite file without the mark of a candidate store; expected a candidate store"
-                f"{'' if self.read_only else ' or no file'}; give another path"
-            )
-        if (version := self._pragma("user_version")) != SCHEMA_VERSION:
-            raise StoreVersionError(
-                f"{self.path} has schema version {version}; expected {SCHEMA_VERSION}; fill a new store, "
-                "or open this one with the lira-hf version that wrote it"
-            )
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-
-    def _pragma(self, name: str) -> int:
-        return self._connection.execute(f"PRAGMA {name}").fetchone()[0]
-
-    def _is_blank(self) -> bool:
-        tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        return tables == 0 and self._pragma("user_version") == 0
-
-    def _set_journal_mode(self) -> None:
-        # SQLite doesn't wait for locks here, and several processes may open a new store at the same moment.
-        deadline = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+        self._connection = open_database(self.path, self.read_only)
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -207,17 +110,6 @@ class CandidateStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-
     def _check_writable(self) -> None:
         _ = self._db
         if self.read_only:
@@ -230,6 +122,8 @@ class CandidateStore:
         language: str,
         rows: Iterable[tuple[str, Sequence[Candidate]]],
         translator: Translator | Identity,
+        *,
+        meta: Mapping[str, Any] | None = None,
     ) -> int:
         """
         Store answers of a translator; an empty one too, so that it isn't asked again. An earlier answer is replaced.
@@ -239,6 +133,8 @@ class CandidateStore:
             rows (`Iterable[tuple[str, Sequence[Candidate]]]`): Each text and its candidates, best first. A
                 transaction is written every 1,000 rows.
             translator ([`Translator`] or [`Identity`]): Who was asked.
+            meta (`Mapping[str, Any]`, *optional*, defaults to the translator's own `meta`, if it has one): What to
+                keep about it, such as the model's name and settings: JSON values, no secrets.
 
         Returns:
             `int`: The number of rows written.
@@ -246,29 +142,11 @@ class CandidateStore:
         self._check_writable()
         written = 0
         for batch in batches(_checked_rows(rows), _TRANSACTION_ROWS):
-            with self._transaction() as connection:
-                asked = self._identity_id("translators", translator, create=True)
-                for text, candidates in batch:
-                    self._write_answer(connection, language, text, candidates, asked)
+            with transaction(self._connection) as connection:
+                asked = self._write_identity("translators", translator, meta)
+                _write_answers(connection, language, dict(batch), asked)
             written += len(batch)
         return written
-
-    def _write_answer(
-        self, db: sqlite3.Connection, language: str, text: str, candidates: Sequence[Candidate], asked: int | None
-    ) -> None:
-        key = (language, _key(text))
-        db.execute("INSERT INTO texts (language, key, text) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (*key, text))
-        (text_id,) = db.execute("SELECT id FROM texts WHERE language = ? AND key = ?", key).fetchone()
-        db.execute("INSERT INTO asked VALUES (?, ?) ON CONFLICT DO NOTHING", (text_id, asked))
-        db.execute("DELETE FROM candidates WHERE text_id = ? AND translator_id = ?", (text_id, asked))
-        db.executemany(
-            "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (text_id, asked, rank, _key(clean), clean, c.kind, c.translator, c.score)
-                for rank, c in enumerate(candidates)
-                for clean in (clean_text(c.text),)
-            ],
-        )
 
     def missing(self, language: str, texts: Iterable[str], translator: Translator | Identity) -> list[str]:
         """
@@ -286,13 +164,13 @@ class CandidateStore:
         if (asked := self._identity_id("translators", translator)) is None:
             return distinct
         done: set[bytes] = set()
-        for keys, marks in _key_batches(distinct):
+        for keys, marks in key_batches(distinct):
             query = (
                 "SELECT key FROM texts JOIN asked ON asked.text_id = texts.id "
                 f"WHERE translator_id = ? AND language = ? AND key IN ({marks})"
             )
             done.update(key for (key,) in self._db.execute(query, (asked, language, *keys)))
-        return [text for text in distinct if _key(text) not in done]
+        return [text for text in distinct if text_key(text) not in done]
 
     def get(
         self,
@@ -325,7 +203,7 @@ class CandidateStore:
         if translator is not None and asked is None:
             return [[] for _ in texts]
         found: dict[bytes, dict[str, StoredCandidate]] = {}
-        for keys, marks in _key_batches(distinct):
+        for keys, marks in key_batches(distinct):
             query = (
                 "SELECT t.key, c.text, c.kind, c.translator, c.rank, c.score, s.semantic, s.emotional, s.pragmatic "
                 "FROM texts t JOIN candidates c ON c.text_id = t.id LEFT JOIN scores s "
@@ -339,11 +217,18 @@ class CandidateStore:
                 if text not in row and (limit is None or len(row) < limit):
                     scores = Score(*judged) if judged[0] is not None else None
                     row[text] = StoredCandidate(text, kind, maker, rank, score, scores)
-        return [list(found.get(_key(clean_text(text)), {}).values()) for text in texts]
+        return [list(found.get(text_key(clean_text(text)), {}).values()) for text in texts]
 
     # Scores
 
-    def add_scores(self, language: str, rows: Iterable[tuple[str, str, Score]], critic: Critic | Identity) -> int:
+    def add_scores(
+        self,
+        language: str,
+        rows: Iterable[tuple[str, str, Score]],
+        critic: Critic | Identity,
+        *,
+        meta: Mapping[str, Any] | None = None,
+    ) -> int:
         """
         Store scores of a critic. An earlier score by the same critic is replaced.
 
@@ -352,6 +237,7 @@ class CandidateStore:
             rows (`Iterable[tuple[str, str, Score]]`): Text, candidate text and score. A transaction is written every
                 1,000 rows.
             critic ([`Critic`] or [`Identity`]): Who judged.
+            meta (`Mapping[str, Any]`, *optional*, defaults to the critic's own `meta`, if it has one): As for `add`.
 
         Returns:
             `int`: The number of rows written.
@@ -362,15 +248,15 @@ class CandidateStore:
         self._check_writable()
         written = 0
         for batch in batches(rows, _TRANSACTION_ROWS):
-            with self._transaction() as connection:
-                judge = self._identity_id("critics", critic, create=True)
+            with transaction(self._connection) as connection:
+                judge, now = self._write_identity("critics", critic, meta), int(time.time())
                 for text, candidate, score in batch:
-                    key, option = _key(clean_text(text)), _key(clean_text(candidate))
+                    key, option = text_key(clean_text(text)), text_key(clean_text(candidate))
                     done = connection.execute(
-                        "INSERT OR REPLACE INTO scores SELECT t.id, c.key, ?, ?, ?, ? "
+                        "INSERT OR REPLACE INTO scores SELECT t.id, c.key, ?, ?, ?, ?, ? "
                         "FROM texts t JOIN candidates c ON c.text_id = t.id "
                         "WHERE t.language = ? AND t.key = ? AND c.key = ? LIMIT 1",
-                        (judge, *Score(*score), language, key, option),
+                        (judge, *Score(*score), now, language, key, option),
                     )
                     if done.rowcount < 1:
                         raise StoreError(
@@ -437,6 +323,24 @@ class CandidateStore:
             "critics": [{"name": name, "fingerprint": mark, "scores": count} for name, mark, count in per_critic],
         }
 
+    def provenance(self) -> dict[str, list[dict[str, Any]]]:
+        """
+        Who gave answers and scores, with what was kept about them.
+
+        Returns:
+            `dict[str, list[dict[str, Any]]]`: `translators` and `critics`: `name`, `fingerprint` and `meta`, a dict,
+            empty if nothing is known.
+        """
+        db = self._db
+        meta = "meta" if schema_version(db) > 1 else "NULL"
+        return {
+            table: [
+                {"name": name, "fingerprint": mark, "meta": json.loads(text) if text else {}}
+                for name, mark, text in db.execute(f"SELECT name, fingerprint, {meta} FROM {table} ORDER BY id")
+            ]
+            for table in ("translators", "critics")
+        }
+
     def __len__(self) -> int:
         """The number of stored texts, over all languages."""
         return self._db.execute("SELECT count(*) FROM texts").fetchone()[0]
@@ -447,12 +351,76 @@ class CandidateStore:
     def __repr__(self) -> str:
         return f"CandidateStore({str(self.path)!r}, read_only={self.read_only})"
 
-    def _identity_id(self, table: str, who: Translator | Critic | Identity, create: bool = False) -> int | None:
-        identity = (who.name, who.fingerprint)
-        if create:
-            self._db.execute(f"INSERT INTO {table} (name, fingerprint) VALUES (?, ?) ON CONFLICT DO NOTHING", identity)
-        row = self._db.execute(f"SELECT id FROM {table} WHERE name = ? AND fingerprint = ?", identity).fetchone()
+    def _identity_id(self, table: str, who: Translator | Critic | Identity) -> int | None:
+        query = f"SELECT id FROM {table} WHERE name = ? AND fingerprint = ?"
+        row = self._db.execute(query, (who.name, who.fingerprint)).fetchone()
         return row[0] if row else None
+
+    def _write_identity(self, table: str, who: Translator | Critic | Identity, meta: Mapping[str, Any] | None) -> int:
+        text = _meta_text(who, getattr(who, "meta", None) if meta is None else meta)
+        return identity_id(self._connection, table, who.name, who.fingerprint, text, replace=True)
+
+
+def identity_id(
+    db: sqlite3.Connection, table: str, name: str, fingerprint: str, meta: str | None, replace: bool = False
+) -> int:
+    """The number of a translator or critic, written if it is new; `replace` puts a meta in an earlier one's place."""
+    query = f"SELECT id, meta FROM {table} WHERE name = ? AND fingerprint = ?"
+    if (row := db.execute(query, (name, fingerprint)).fetchone()) is None:
+        values = (name, fingerprint, meta)
+        return db.execute(f"INSERT INTO {table} (name, fingerprint, meta) VALUES (?, ?, ?)", values).lastrowid  # type: ignore[return-value]
+    if meta is not None and row[1] != meta and (replace or row[1] is None):
+        db.execute(f"UPDATE {table} SET meta = ? WHERE id = ?", (meta, row[0]))
+    return row[0]
+
+
+def text_ids(db: sqlite3.Connection, language: str, texts: Sequence[str]) -> dict[str, int]:
+    """The numbers of clean, distinct texts of one language, written if they are new."""
+    rows = [(language, text_key(text), text) for text in texts]
+    db.executemany("INSERT INTO texts (language, key, text) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)
+    found: dict[bytes, int] = {}
+    for batch in batches(rows, QUERY_KEYS):
+        query = f"SELECT key, id FROM texts WHERE language = ? AND key IN ({','.join('?' * len(batch))})"
+        found.update(db.execute(query, (language, *(key for _, key, _ in batch))))
+    return {text: found[key] for _, key, text in rows}
+
+
+def _write_answers(
+    db: sqlite3.Connection, language: str, answers: Mapping[str, Sequence[Candidate]], asked: int
+) -> None:
+    ids, now = text_ids(db, language, list(answers)), int(time.time())
+    db.executemany(
+        "DELETE FROM candidates WHERE text_id = ? AND translator_id = ?", [(i, asked) for i in ids.values()]
+    )
+    db.executemany(
+        "INSERT INTO asked VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET created = excluded.created",
+        [(text_id, asked, now) for text_id in ids.values()],
+    )
+    db.executemany(
+        "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (ids[text], asked, rank, text_key(clean), clean, c.kind, c.translator, c.score)
+            for text, candidates in answers.items()
+            for rank, c in enumerate(candidates)
+            for clean in (clean_text(c.text),)
+        ],
+    )
+
+
+def _meta_text(who: Translator | Critic | Identity, meta: Any) -> str | None:
+    if meta is None:
+        return None
+    if not isinstance(meta, Mapping):
+        raise TypeError(
+            f"meta of '{who.name}' is {meta!r:.80}; expected a dict of JSON values; give its settings by name"
+        )
+    try:
+        return json.dumps(dict(meta), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"meta of '{who.name}' can't be written as JSON ({error}); expected strings, numbers, lists and dicts; "
+            "turn other values into strings"
+        ) from error
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
@@ -470,8 +438,3 @@ def _checked_rows(
                 "wrap plain strings in Candidate(text, kind, translator)"
             )
         yield clean_text(text), candidates
-
-
-def _key_batches(texts: Sequence[str]) -> Iterator[tuple[tuple[bytes, ...], str]]:
-    for batch in batches(texts, _QUERY_KEYS):
-        yield tuple(_key(text) for text in batch), ",".join("?" * len(batch))
