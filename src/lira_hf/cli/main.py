@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from .store import store_app
+
 
 __all__ = ["app"]
 
@@ -20,6 +22,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="LiRA for Hug
 console = Console() if Console().is_terminal else Console(width=150)
 
 _BAD_INPUT = (ValueError, OSError, RuntimeError, ImportError)
+
+
+app.add_typer(store_app, name="store")
 
 
 @app.callback()
@@ -168,6 +173,78 @@ def inspect(
 
     try:
         run_inspect(data, encoder, anchor, base, split, candidates, bins, max_length, estimate, json_output, console)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+
+
+_Store = Annotated[Path, typer.Option(help="Candidate store; made where there is none.")]
+_Endpoint = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server, ending in /v1.")]
+_ModelName = Annotated[str | None, typer.Option("--model", help="With --endpoint: the model's name on the server.")]
+_KeyEnv = Annotated[str | None, typer.Option("--key-env", help="Environment variable that holds the key.")]
+_Concurrency = Annotated[int, typer.Option(help="Calls under way at once.", min=1)]
+_Prices = Annotated[
+    tuple[float, float] | None, typer.Option(help="Price of a million tokens read and of a million written.")
+]
+_Sources = Annotated[
+    Path, typer.Argument(help="A BEIR folder, whose queries are taken, or a file with a text a line.")
+]
+_Language = Annotated[str | None, typer.Option(help="Tag of the texts that name none.")]
+_Split = Annotated[str, typer.Option(help="Of a BEIR folder: name of the qrels.")]
+_Chunk = Annotated[int, typer.Option(help="Texts at a time; many times the concurrency.", min=1)]
+
+
+@app.command()
+def translate(
+    data: _Sources,
+    store: _Store,
+    language: _Language = None,
+    split: _Split = "test",
+    translator: Annotated[Path | None, typer.Option(help="Folder of a saved translator.")] = None,
+    seq2seq: Annotated[str | None, typer.Option(help="An encoder-decoder translator: name or folder.")] = None,
+    command: Annotated[
+        str | None, typer.Option(help="A command that reads and writes lines, such as 'apertium {source}-{target}'.")
+    ] = None,
+    endpoint: _Endpoint = None,
+    model: _ModelName = None,
+    key_env: _KeyEnv = None,
+    concurrency: _Concurrency = 8,
+    prices: _Prices = None,
+    candidates: Annotated[int, typer.Option(help="Most candidates per text.", min=1)] = 5,
+    chunk: _Chunk = 1024,
+) -> None:
+    """Candidate translations into a store, written as they come; a killed run goes on where it was."""
+    from .translate import make_endpoint, make_translator, read_sources, run_fill
+
+    try:
+        chat = None if endpoint is None else make_endpoint(endpoint, model, key_env, concurrency, prices)
+        who = make_translator(translator, seq2seq, command, chat)
+        run_fill(read_sources(data, language, split), store, who, None, candidates, chunk, chat, console)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+
+
+@app.command()
+def judge(
+    data: _Sources,
+    store: _Store,
+    language: _Language = None,
+    split: _Split = "test",
+    critic: Annotated[Path | None, typer.Option(help="Folder of a saved heuristic critic.")] = None,
+    consensus: Annotated[bool, typer.Option(help="By how much a text's candidates agree (chrF).")] = False,
+    endpoint: _Endpoint = None,
+    model: _ModelName = None,
+    key_env: _KeyEnv = None,
+    concurrency: _Concurrency = 8,
+    prices: _Prices = None,
+    chunk: _Chunk = 1024,
+) -> None:
+    """A critic's scores of the stored candidates, written as they come; a killed run goes on where it was."""
+    from .translate import make_critic, make_endpoint, read_sources, run_fill
+
+    try:
+        chat = None if endpoint is None else make_endpoint(endpoint, model, key_env, concurrency, prices)
+        who = make_critic(critic, consensus, chat)
+        run_fill(read_sources(data, language, split), store, None, who, 1, chunk, chat, console)
     except _BAD_INPUT as error:
         raise _fail(error) from error
 
