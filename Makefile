@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test sweep conformance style quality clean
+.PHONY: help venv quickstart test sweep conformance bench style quality clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,10 @@ sweep: venv  ## LiRA over every decoder-only LM that transformers knows (ARGS="l
 
 conformance: venv  ## Transformers' own tests, of the installed version, on LiRA's classes
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/conformance/run_conformance.py $(ARGS)
+
+bench: venv  ## Benchmarks, about five minutes, best on an idle machine; results in benchmarks/results
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_features.py
+	$(BIN)/python benchmarks/bench_store.py
 
 style: venv  ## Format, and fix what can be fixed
 	$(BIN)/ruff format .
