@@ -307,9 +307,7 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
         past, embedded = past_length(past_key_values), inputs_embeds is not None
         prefix = self.find_prefix(input_ids, prefix_embeds, prefix_mask, language_ids, past, embedded, **roads)
         if use_cache is None and self.training:
-            # A frozen base is in evaluation mode, where it would keep a cache; a recurrent one would write it over
-            # what
-            # the gradient needs.
+            # A frozen base evaluates, and caches; a recurrent one would write over what the gradient needs.
             use_cache = False
         targets = {"labels": labels, "shift_labels": kwargs.pop("shift_labels", None)}
         items = kwargs.pop("num_items_in_batch", None)

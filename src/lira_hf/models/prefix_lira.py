@@ -163,9 +163,8 @@ def inject_prefix(
     embedding: nn.Module, prefix: torch.Tensor | None, token_id: int, width: int, checked: bool = True
 ) -> Iterator[None]:
     """
-    While it lasts, and in this thread alone, looking up the placeholder gives the soft tokens, in their order.
-
-    Working at the look-up leaves prompts, masks, caches, beams and assistants to the base's own `generate`.
+    While it lasts, and in this thread alone, looking up the placeholder gives the soft tokens, in their order: so that
+    prompts, masks, caches, beams and assistants stay with the base's own `generate`.
 
     Args:
         embedding (`nn.Module`): The base's input embedding.
