@@ -215,3 +215,9 @@ def test_a_live_base_is_taken_as_it_is(folders):
     wrapped = get_peft_model(build("llama"), LoraConfig(target_modules=["q_proj"]))
     with pytest.raises(TypeError, match="a backbone is a PeftModel; expected.*merge_and_unload.*lira_lora_config"):
         LiraForCausalLM.from_backbones(wrapped, folders / "encoder", **tiny_lira.SIZES)
+
+
+def test_one_live_module_for_base_and_encoder_is_refused():
+    base = build("llama")
+    with pytest.raises(ValueError, match="the encoder and the base LM are the same live module"):
+        LiraForCausalLM.from_backbones(base, base, **tiny_lira.SIZES)

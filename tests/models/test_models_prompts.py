@@ -110,6 +110,14 @@ def test_model_and_processor_agree_on_the_placeholder(pair):
     assert processor.decode_new(torch.tensor([[1, 2, 5, 6]]), {"input_ids": torch.zeros(1, 2)}) == ["cat sat"]
 
 
+def test_one_tokenizer_for_base_and_encoder_stays_the_encoders():
+    shared = tiny_lira.word_tokenizer(bos=True, pad_token="<x>")
+    made = LiraProcessor.from_backbones(shared, base=shared, prefix_length=6)
+    assert shared.padding_side == "right"
+    assert made.prefix_token not in made.source_tokenizer.get_vocab()
+    assert made.prefix_token in made.tokenizer.get_vocab()
+
+
 def test_a_base_without_tokenizer_files_is_no_tokenizer(tmp_path):
     """The library makes a tokenizer of a few special tokens from the model's configuration, silently."""
     build("qwen3").save_pretrained(tmp_path)

@@ -17,14 +17,14 @@ from .backbones_lira import backbone_fingerprint, check_width, is_quantized, loa
 from .configuration_lira import LiraConfig
 
 
-__all__ = ["PARTS", "describe_backbones", "load_slim", "save_slim", "slim_problem"]
+__all__ = ["HUB_OPTIONS", "PARTS", "describe_backbones", "load_slim", "save_slim", "slim_problem"]
 
 logger = logging.getLogger(__name__)
 
 # Name of each backbone in arguments and in `backbone_info`, and the attribute of the model that holds it.
 PARTS = {"encoder": "encoder", "anchor": "anchor", "base": "language_model"}
 _ADAPTER_FOLDER = "adapter"
-_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 _SHARED = ("device_map", "max_memory", "offload_folder", "token", "cache_dir", "local_files_only")
 # Trust in the checkpoint's code is no trust in that of the repositories it names: say so for each, in its options.
 _IGNORED = (
@@ -112,7 +112,7 @@ def load_slim(cls: type, path: str | os.PathLike, config: LiraConfig, *args: Any
         OSError: For a backbone that is not where it was.
     """
     config = copy.deepcopy(config)
-    hub = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+    hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
     shared = {name: kwargs[name] for name in _SHARED if kwargs.get(name) is not None}
     own = {name: dict(kwargs.pop(f"{name}_kwargs", None) or {}) for name in PARTS}
     if (quantization := kwargs.pop("quantization_config", None)) is not None:
@@ -122,7 +122,7 @@ def load_slim(cls: type, path: str | os.PathLike, config: LiraConfig, *args: Any
     if (attention := kwargs.pop("attn_implementation", None)) is not None:
         config._attn_implementation = attention
     adapter, generation = kwargs.pop("adapter_kwargs", None) or {}, kwargs.pop("generation_config", None)
-    rest = {k: v for k, v in kwargs.items() if k not in (*_HUB_OPTIONS, *_SHARED, *_IGNORED)}
+    rest = {k: v for k, v in kwargs.items() if k not in (*HUB_OPTIONS, *_SHARED, *_IGNORED)}
     config = _changed(config, rest, path)
     parts = {
         name: _load_part(name, path, config, shared | _attention(config, name) | own[name], dtype)

@@ -283,8 +283,7 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
             source_ids, source_mask, anchor_ids, anchor_mask, anchor_scores, language_ids, source_features,
                 anchor_features, keep_source, keep_anchor (`torch.Tensor`, *optional*): As in [`LiraModel.forward`].
             prefix_embeds (`torch.Tensor` of shape `(batch, 2 x bins, D)`, *optional*): A ready soft prefix, instead.
-            prefix_mask (`torch.Tensor` of shape `(batch, 2 x bins)`, bool, *optional*): Its slots that are attended
-                to.
+            prefix_mask (`torch.Tensor` of shape `(batch, 2 x bins)`, *optional*): 1 for its slots that are seen.
             labels (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
                 What is to be predicted, shifted within (or `shift_labels`, already shifted, among the `kwargs`);
                 -100 and placeholders are left out.

@@ -13,7 +13,7 @@ from transformers import initialization as init
 from transformers.utils.hub import cached_file, resolve_revision
 
 from .backbones_lira import has_own_code, is_quantized, load_base, load_encoder
-from .checkpoint_lira import PARTS, describe_backbones, load_slim, save_slim, slim_problem
+from .checkpoint_lira import HUB_OPTIONS, PARTS, describe_backbones, load_slim, save_slim, slim_problem
 from .configuration_lira import LIRA_VERSION, LiraConfig
 from .modeling_lasr import LiraAttention, LiraFusion, LiraFusionLayer
 from .prefix_lira import LiraPrefixProjector
@@ -23,8 +23,6 @@ from .prompt_lira import add_prefix_token, load_tokenizer
 __all__ = ["LiraPreTrainedModel"]
 
 logger = logging.getLogger(__name__)
-
-_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 class LiraPreTrainedModel(PreTrainedModel):
@@ -92,6 +90,7 @@ class LiraPreTrainedModel(PreTrainedModel):
         }
         if parts["anchor"] is parts["encoder"]:
             parts["anchor"] = None  # one live module for both roads is saved once
+        _refuse_shared(parts)
         if parts["base"] is not None and config_kwargs.get("prefix_token_id") is None:
             config_kwargs = config_kwargs | {
                 "prefix_token_id": _tokenizer_placeholder(sources["base"], options["base"])
@@ -262,6 +261,18 @@ class LiraPreTrainedModel(PreTrainedModel):
         return (model, info) if wants_info else model
 
 
+def _refuse_shared(parts: dict[str, PreTrainedModel | None]) -> None:
+    """A module held twice could be neither saved nor frozen for itself."""
+    base = {id(weight) for weight in parts["base"].parameters()} if parts["base"] is not None else set()
+    for name in ("encoder", "anchor"):
+        part = parts[name]
+        if part is not None and any(id(weight) in base for weight in part.parameters()):
+            raise ValueError(
+                f"the {name} and the base LM are the same live module; expected weights of their own, as each is "
+                "saved and frozen for itself; give a name or folder for one of them, or a copy"
+            )
+
+
 def _tokenizer_placeholder(base, options: dict | None) -> int | None:
     """The id that the base's own tokenizer gives the placeholder; `None` where there is no tokenizer to ask."""
     if isinstance(base, PreTrainedModel):
@@ -283,7 +294,7 @@ def _revision(source, options: dict) -> str | None:
 
 
 def _hub_options(kwargs: dict) -> dict:
-    return {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+    return {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
 
 
 def _adapted(path, kwargs: dict) -> str | None:

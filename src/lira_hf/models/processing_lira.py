@@ -1,5 +1,6 @@
 """LiraProcessor: texts, their candidate translations and the judge's scores to the tensors that LiRA's models read."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -117,7 +118,10 @@ class LiraProcessor(LiraChatMixin):
             kwargs = known | ({"prefix_length": config.prefix_length} if base is not None else {}) | kwargs
         if base is None:
             return cls(source, source, english, **kwargs)
-        processor = cls(load_tokenizer(base), source, english, **{"prefix_length": 2 * LiraConfig.num_bins} | kwargs)
+        prompts = load_tokenizer(base)
+        if prompts is source or prompts is english:
+            prompts = copy.deepcopy(prompts)  # the placeholder and the padding side are the base LM's alone
+        processor = cls(prompts, source, english, **{"prefix_length": 2 * LiraConfig.num_bins} | kwargs)
         wanted = None if config is None else config.prefix_token_id
         if wanted is not None and wanted != processor.prefix_token_id:
             raise ValueError(
