@@ -34,9 +34,10 @@ sweep: venv  ## LiRA over every decoder-only LM that transformers knows (ARGS="l
 conformance: venv  ## Transformers' own tests, of the installed version, on LiRA's classes
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/conformance/run_conformance.py $(ARGS)
 
-bench: venv  ## Benchmarks, about five minutes, best on an idle machine; results in benchmarks/results
+bench: venv  ## Benchmarks, about six minutes, best on an idle machine; results in benchmarks/results
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_features.py
 	$(BIN)/python benchmarks/bench_store.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_losses.py
 
 style: venv  ## Format, and fix what can be fixed
 	$(BIN)/ruff format .

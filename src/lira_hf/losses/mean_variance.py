@@ -46,10 +46,44 @@ def mean_variance_loss(
         raise ValueError(f"mean_variance_loss got min_std={min_std}, expected >= 0; 0 switches the variance part off.")
     nothing = torch.zeros_like(scores, dtype=torch.bool)
     safe, _, kept = check_rows("mean_variance_loss", scores, nothing, negatives, "negatives")
-    counts = kept.sum(dim=1)  # (batch,)
-    means = safe.sum(dim=1) / counts.clamp_min(1)
-    apart = (safe - means[:, None]).masked_fill(~kept, 0.0)
-    variances = apart.square().sum(dim=1) / counts.clamp_min(1)
+    return loss_of_moments(*moments(safe, kept), target_mean, min_std)
+
+
+def moments(scores: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Each row's count, mean and sum of squared deviations from the mean over the entries that are kept.
+
+    Args:
+        scores (`Tensor`): shape `(batch, entries)`, finite, 0 at entries that are not kept.
+        kept (`Tensor`): bool, the same shape.
+
+    Returns:
+        Three tensors of shape `(batch,)`, the first int64; means and sums of nothing are 0.
+    """
+    counts = kept.sum(dim=1)
+    means = scores.sum(dim=1) / counts.clamp_min(1)
+    apart = (scores - means[:, None]).masked_fill(~kept, 0.0)
+    return counts, means, apart.square().sum(dim=1)
+
+
+def join_moments(
+    one: tuple[Tensor, Tensor, Tensor], other: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    The `moments` of two lists together from those of each.
+
+    References:
+        Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+    """
+    counts = one[0] + other[0]
+    share = other[0].to(other[1]) / counts.clamp_min(1)  # of two integers it would be in float32
+    apart = other[1] - one[1]
+    return counts, one[1] + apart * share, one[2] + other[2] + apart.square() * one[0] * share
+
+
+def loss_of_moments(counts: Tensor, means: Tensor, squares: Tensor, target_mean: float, min_std: float) -> Tensor:
+    """The loss from the `moments` of each row."""
+    variances = squares / counts.clamp_min(1)
     # The floor keeps the root's gradient finite when all scores are equal.
     missing = torch.relu(min_std - variances.clamp_min(1e-12).sqrt())
     return kept_mean((means - target_mean).square(), counts > 0) + kept_mean(missing.square(), counts > 1)

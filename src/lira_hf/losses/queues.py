@@ -1,6 +1,6 @@
 """FIFO queues of the paper's LaSR: DocQueue (retrieval) and CorrQueue (ranking), saved exactly by `state_dict`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -116,15 +116,16 @@ class FIFOQueue(nn.Module):
         self.pointer.copy_((self.pointer + written) % self.capacity)
         self.filled.copy_((self.filled + written).clamp_max(self.capacity))
 
-    @torch.no_grad()
-    def _read(self, max_age: int | None) -> dict[str, Tensor]:
-        """Copies of the fields and of `ages`, oldest first: a later push can't change what autograd has saved."""
+    def _places(self, max_age: int | None) -> Tensor:
+        """Where the entries are held that are not too old, oldest first: int64 `(entries,)`."""
         held = self.num_entries
         places = (self.pointer - held + torch.arange(held, device=self.pointer.device)) % self.capacity
+        return places if max_age is None else places[self.step - 1 - self.steps[places] <= max_age]
+
+    @torch.no_grad()
+    def _read(self, places: Tensor) -> dict[str, Tensor]:
+        """Copies of the fields and of `ages`: a later push can't change what autograd has saved."""
         ages = self.step - 1 - self.steps[places]
-        if max_age is not None:
-            fresh = ages <= max_age
-            places, ages = places[fresh], ages[fresh]
         return {**{name: self.get_buffer(name)[places] for name in self.field_names}, "ages": ages}
 
     def extra_repr(self) -> str:
@@ -200,7 +201,22 @@ class DocQueue(FIFOQueue):
         Returns:
             `DocEntries`: embeddings, document ids, group ids, ages.
         """
-        return DocEntries(**self._read(max_age))
+        return DocEntries(**self._read(self._places(max_age)))
+
+    def chunks(self, chunk_size: int, max_age: int | None = None) -> Iterator[DocEntries]:
+        """
+        The same as `entries`, piece by piece, so that no more than a piece is copied at a time. Don't push meanwhile.
+
+        Args:
+            chunk_size (`int`): most entries of a piece, >= 1.
+            max_age (`int`, *optional*, defaults to all): as in `entries`.
+
+        Returns:
+            `Iterator[DocEntries]`: the pieces, oldest first; none if nothing is held.
+        """
+        places = self._places(max_age)
+        for start in range(0, len(places), chunk_size):
+            yield DocEntries(**self._read(places[start : start + chunk_size]))
 
 
 class CorrQueue(FIFOQueue):
@@ -259,7 +275,7 @@ class CorrQueue(FIFOQueue):
         Returns:
             `CorrEntries`: predictions, gold, ages.
         """
-        return CorrEntries(**self._read(max_age))
+        return CorrEntries(**self._read(self._places(max_age)))
 
 
 def _finite(caller: str, name: str, values: Tensor) -> Tensor:
