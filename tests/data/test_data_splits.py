@@ -2,7 +2,9 @@ import difflib
 import random
 from itertools import combinations
 
+import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lira_hf.data import (
     ParallelPair,
@@ -13,7 +15,7 @@ from lira_hf.data import (
     split_by_origin,
     split_parallel,
 )
-from lira_hf.data.splits import text_key
+from lira_hf.data.splits import _near_duplicates, text_key
 
 
 LANGUAGES = ("vi", "id", "ms", "ur", "bn", "fil")
@@ -127,6 +129,21 @@ def test_split_by_origin_takes_near_duplicates_out_of_dev_and_test():
     assert result == {"train": [rows[0]], "dev": [rows[5]], "test": [rows[2]]}
     result = split_by_origin(rows, {"train": ["apt", "gimp"], "test": ["apt/sub"]})
     assert result["test"] == [rows[5]]
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 0.8])
+def test_near_duplicates_are_those_of_all_pairs(pairs, threshold):
+    keys = sorted({text_key(pair.english) for pair in pairs} | {text_key(pair.text) for pair in pairs[::5]})[::6]
+    keys += [f"{key} {key[:3]}" for key in keys[::4]] + [""]
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True).fit_transform(keys).toarray()
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, 1.0)  # the empty text's too
+    unclear = np.abs(cosines - threshold) < 1e-6  # of single precision
+    found = _near_duplicates(keys, threshold).toarray()
+    assert set(np.unique(found)) == {0.0, 1.0}
+    assert ((found > 0) == (cosines >= threshold))[~unclear].all()
+    assert unclear.sum() < 10
+    assert found.sum() > len(keys) + 20
 
 
 def test_split_by_origin_refuses_unclear_origins():

@@ -1,4 +1,4 @@
-"""`lira inspect` and `lira validate`."""
+"""`lira inspect`."""
 
 import json
 import random
@@ -8,28 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from lira_hf.data import DataError, read_beir, read_gettext, read_tsv, validate_path
 from lira_hf.inference import TokenizerReport, estimate_run, inspect_tokenizer
 
 
-__all__ = ["run_inspect", "run_validate"]
+__all__ = ["run_inspect"]
 
 _SAMPLE = 256
-
-
-def run_validate(paths: Sequence[Path], console: Console, json_output: Path | None) -> int:
-    """Prints everything wrong with files or folders; the number of problems."""
-    problems = [problem for path in paths for problem in validate_path(path)]
-    for problem in problems:
-        console.print(Text(str(problem)), soft_wrap=True)
-    places = f"{len(paths)} file{'s' if len(paths) > 1 else ''} or folder{'s' if len(paths) > 1 else ''}"
-    console.print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {places}")
-    if json_output is not None:
-        rows = [asdict(problem) for problem in problems]
-        json_output.write_text(json.dumps(rows, ensure_ascii=False, indent=2), encoding="utf-8")
-    return len(problems)
 
 
 def read_texts(path: Path, split: str) -> tuple[dict[str, list[str]], dict[str, list[str]] | None]:

@@ -3,9 +3,12 @@
 from .beir import BeirDataset, Query, read_beir, write_beir
 from .documents import read_documents
 from .feature_cache import CacheError, FeatureCache
+from .fluent_messages import read_fluent
+from .json_messages import read_json_messages
 from .languages import language_name, likely_script, normalize_language
 from .parallel import ParallelPair, installed_catalogs, read_cldr, read_gettext, read_tsv, tidy_text, write_tsv
 from .problems import DataError, DataProblem
+from .similarity import SimilarityPair, read_sts, write_sts
 from .splits import remove_near_duplicates, split_by_origin, split_parallel
 from .validation import validate_path
 
@@ -18,6 +21,7 @@ __all__ = [
     "FeatureCache",
     "ParallelPair",
     "Query",
+    "SimilarityPair",
     "installed_catalogs",
     "language_name",
     "likely_script",
@@ -25,7 +29,10 @@ __all__ = [
     "read_beir",
     "read_cldr",
     "read_documents",
+    "read_fluent",
     "read_gettext",
+    "read_json_messages",
+    "read_sts",
     "read_tsv",
     "remove_near_duplicates",
     "split_by_origin",
@@ -33,5 +40,6 @@ __all__ = [
     "tidy_text",
     "validate_path",
     "write_beir",
+    "write_sts",
     "write_tsv",
 ]

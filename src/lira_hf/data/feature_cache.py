@@ -15,10 +15,10 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
-from .problems import shorten
+from .problems import DataProblem, shorten
 
 
-__all__ = ["CacheError", "FeatureCache"]
+__all__ = ["CacheError", "FeatureCache", "scan_cache"]
 
 _FORMAT = "lira-features-1"
 _LOOKUP = 500  # keys in one SQL statement; old SQLite takes 999 at most
@@ -385,6 +385,48 @@ class FeatureCache:
         return rows
 
 
+def scan_cache(folder: str | os.PathLike[str]) -> tuple[int, list[DataProblem]]:
+    """
+    Check every record of a feature cache against its CRC-32; nothing is written, and any fingerprint is fine.
+
+    Args:
+        folder (`str` or `os.PathLike`): one cache's folder.
+
+    Returns:
+        `tuple[int, list[DataProblem]]`: the number of texts, and everything that is damaged.
+    """
+    place = Path(folder)
+    index, data = place / "index.sqlite", place / "features.bin"
+    missing = [str(path) for path in (index, data) if not path.is_file()]
+    if missing:
+        return 0, [DataProblem(path, None, None, "no such file", "a feature cache's", _WHOLE_FIX) for path in missing]
+    try:
+        connection = sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", timeout=60, uri=True)
+        try:
+            meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+            entries = connection.execute("SELECT place, checksum FROM entries ORDER BY place").fetchall()
+        finally:
+            connection.close()
+        rows, dim = map(int, meta["dim_shape"].split("x"))
+        record = rows * dim * {"float16": 2, "float32": 4}[meta["dtype"]]
+        if meta.get("format") != _FORMAT:
+            raise ValueError(f"format {meta.get('format')!r}")
+    except (sqlite3.DatabaseError, KeyError, ValueError) as error:
+        got = f"an index that can't be read ({error!r})"
+        return 0, [DataProblem(str(index), None, None, got, f"SQLite's index of {_FORMAT}", _WHOLE_FIX)]
+    problems = []
+    with open(data, "rb") as file:
+        for number, checksum in entries:
+            file.seek(number * record)
+            found = file.read(record)
+            if len(found) < record or zlib.crc32(found) != checksum:
+                got = "a damaged record" if len(found) == record else f"the file's end after {len(found)} bytes"
+                expected = f"{record} bytes with the CRC-32 {checksum:08x}"
+                problems.append(DataProblem(str(data), None, f"record {number}", got, expected, _WHOLE_FIX))
+    return len(entries), problems
+
+
+_WHOLE_FIX = "delete the cache's folder and let it be computed anew, or restore it from a copy; and check the disk"
 _INDEX_FIX = (
     "expected SQLite's index of the features; delete the folder and fill it in again, or restore it from a copy."
 )

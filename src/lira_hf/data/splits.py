@@ -18,6 +18,8 @@ __all__ = ["remove_near_duplicates", "split_by_origin", "split_parallel", "text_
 SIDES = ("train", "dev", "test")
 # A chunk of similarities takes at most some 200 MB, however many texts there are.
 _CHUNK_CELLS = 1 << 24
+_PAIR_BATCH = 1 << 16
+_SLACK = 1e-4  # of sums of single precision
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ def split_parallel(
 
     Texts of the same [`text_key`], and those whose character 2- to 4-gram TF-IDF vectors have at least the given
     cosine, are linked, the English ones and those of all other languages; each connected cluster goes wholly to one
-    side. No row is lost. The time grows with the square of the number of texts: 1.5 s for 17,000.
+    side. No row is lost. The time grows with nearly the square of the number of texts: 1.7 s for 18,000 names and
+    short messages.
 
     Args:
         pairs (`Sequence[ParallelPair]`): the rows; their order doesn't matter.
@@ -169,20 +172,60 @@ def _near_duplicates(keys: Sequence[str], threshold: float) -> csr_matrix:
     from sklearn.feature_extraction.text import TfidfVectorizer  # half a second that readers needn't wait
 
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32)
-    vectors = vectorizer.fit_transform(keys)
-    columns = vectors.T.tocsr()
+    vectors = _rare_first(vectorizer.fit_transform(keys))
+    # Most of a product of all n-grams goes into the common ones, which link nothing. A head as long as this one leaves
+    # few pairs to look at and is still cheap to multiply. Below .5 too many would be left: the head is the whole.
+    tail_norm = 0.82 * threshold if threshold >= 0.5 else 0.0
+    heads, tails = _heads(vectors, tail_norm)
+    columns = heads.T.tocsr()
     step = max(1, _CHUNK_CELLS // count)
     rows_found, columns_found = [], []
     for start in range(0, count, step):
-        cosines = (vectors[start : start + step] @ columns).tocoo()
-        chosen = cosines.data >= threshold
-        rows_found.append(cosines.row[chosen] + start)
-        columns_found.append(cosines.col[chosen])
+        products = (heads[start : start + step] @ columns).tocoo()
+        rows, others = products.row + start, products.col
+        # Of two texts, the one whose head ends first shares with the other's tail nothing but what is in its own tail.
+        hopeful = (rows < others) & (products.data + np.maximum(tails[rows], tails[others]) >= threshold - _SLACK)
+        rows, others = rows[hopeful], others[hopeful]
+        cosines = _cosines(vectors, rows, others) if tail_norm else products.data[hopeful]
+        chosen = cosines >= threshold
+        rows_found.append(rows[chosen])
+        columns_found.append(others[chosen])
     rows, others = np.concatenate(rows_found), np.concatenate(columns_found)
     links = coo_matrix((np.ones(len(rows), dtype=np.float32), (rows, others)), shape=(count, count)).tocsr()
     near = near + links + links.T
     near.data[:] = 1.0
     return near
+
+
+def _rare_first(vectors: csr_matrix) -> csr_matrix:
+    """The same vectors with their n-grams numbered, and sorted, from the rarest to the most common."""
+    frequency = np.bincount(vectors.indices, minlength=vectors.shape[1])
+    rank = np.empty(len(frequency), dtype=vectors.indices.dtype)
+    rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
+    ordered = csr_matrix((vectors.data, rank[vectors.indices], vectors.indptr), shape=vectors.shape)
+    ordered.sort_indices()
+    return ordered
+
+
+def _heads(vectors: csr_matrix, tail_norm: float) -> tuple[csr_matrix, np.ndarray]:
+    """The beginning of each vector, as long as it takes for the rest to be shorter than `tail_norm`, and the rests'
+    lengths."""
+    squares = np.concatenate([[0.0], np.cumsum(vectors.data.astype(np.float64) ** 2)])
+    ends = squares[vectors.indptr[1:]]
+    kept = np.repeat(ends, np.diff(vectors.indptr)) - squares[:-1] >= tail_norm**2
+    bounds = np.concatenate([[0], np.cumsum(kept)])[vectors.indptr]
+    heads = csr_matrix((vectors.data[kept], vectors.indices[kept], bounds), shape=vectors.shape)
+    tails = np.sqrt(np.maximum(0.0, ends - squares[vectors.indptr[:-1] + np.diff(bounds)]))
+    return heads, tails
+
+
+def _cosines(vectors: csr_matrix, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    batches = range(0, len(rows), _PAIR_BATCH)
+    found = [
+        vectors[rows[at : at + _PAIR_BATCH]].multiply(vectors[others[at : at + _PAIR_BATCH]]).sum(axis=1)
+        for at in batches
+    ]
+    return np.concatenate([np.asarray(part).ravel() for part in found]) if found else np.zeros(0, dtype=np.float32)
 
 
 def _clusters(

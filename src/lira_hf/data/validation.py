@@ -1,62 +1,300 @@
 """One look at a file or folder of data: everything that is wrong with it, before any training starts."""
 
 import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .beir import scan_beir
 from .catalogs import scan_catalogs
+from .feature_cache import scan_cache
+from .languages import normalize_language
 from .parallel import scan_tsv
-from .problems import DataProblem
+from .problems import DataProblem, shorten
+from .similarity import TABLE_SUFFIXES, scan_sts, scan_table, table_columns
 
 
-__all__ = ["validate_path"]
+__all__ = ["DATA_KINDS", "DataCheck", "check_data", "guess_kind", "validate_path"]
 
-_FORMATS = "a BEIR folder, a .tsv file of parallel text, or gettext catalogues (.po, .mo, or a folder of them)"
+DATA_KINDS = {
+    "beir": "a BEIR folder",
+    "parallel": "a .tsv file of parallel text",
+    "gettext": "gettext catalogues (.po, .mo, or a folder of them)",
+    "sts": "a table of scored pairs of texts (.tsv, .csv, .jsonl, .parquet)",
+    "chat": "a .jsonl file of conversations, or of prompts and completions",
+    "features": "a feature cache",
+}
+_BEIR_PARTS = ("corpus.jsonl", "queries.jsonl", "qrels")
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(slots=True)
+class DataCheck:
+    """
+    What a look at a file or folder found.
+
+    Args:
+        kind (`str`): what it was taken for, such as `"beir"`.
+        problems (`list[DataProblem]`): everything that is wrong.
+        counts (`dict[str, int]`): the good texts of each language; `""` for those of unknown language.
+        notes (`list[str]`): what is worth knowing and no fault.
+    """
+
+    kind: str
+    problems: list[DataProblem] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def validate_path(path: str | os.PathLike[str]) -> list[DataProblem]:
     """
-    Recognise a BEIR folder, a TSV file of parallel text, a gettext catalogue or a folder of them, and check it whole.
+    Recognise data of one of the `DATA_KINDS`, or a folder of such files, and check it whole.
 
     Args:
         path (`str` or `os.PathLike`): the file or folder.
 
     Returns:
         `list[DataProblem]`: everything found in one pass (all splits of a BEIR folder); empty if all is well. What
-            can't
-        be recognised or isn't there is a problem too, never an exception.
+        can't be recognised or isn't there is a problem too, never an exception.
     """
     place = Path(path)
-    if not place.exists():
-        return [DataProblem(str(place), None, None, "nothing of this name", _FORMATS, "mend the path")]
-    if place.is_dir():
-        return _check_folder(place)
-    suffix = place.suffix.lower()
-    if suffix == ".tsv":
-        return scan_tsv(place)[1]
-    if suffix in (".po", ".mo"):
-        return scan_catalogs(place)[1]
-    if place.name in ("corpus.jsonl", "queries.jsonl"):
-        return _check_folder(place.parent)
-    got = f"a file ending in {suffix!r}" if suffix else "a file without an ending"
-    return [DataProblem(str(place), None, None, got, _FORMATS, "convert it, or mend its name")]
-
-
-def _check_folder(folder: Path) -> list[DataProblem]:
-    parts = ("corpus.jsonl", "queries.jsonl", "qrels")
-    if any((folder / part).exists() for part in parts):
-        splits = sorted(file.stem for file in folder.glob("qrels/*.tsv"))
-        missing = [part for part in parts[:2] if not (folder / part).is_file()]
-        missing += [] if splits else ["qrels/<split>.tsv"]
-        if not missing:
-            return scan_beir(folder, splits)[1]
-        fix = "put the file there"
-        return [
-            DataProblem(str(folder / name), None, None, "no such file", "a BEIR folder's", fix) for name in missing
-        ]
-    if any(folder.rglob("*.[pm]o")):
-        return scan_catalogs(folder)[1]
-    files = sorted(folder.glob("*.tsv"))
+    kind = guess_kind(place)
+    if kind is not None:
+        return check_data(place, kind).problems
+    files = [file for file in sorted(place.glob("*.*")) if file.is_file() and guess_kind(file)]
     if files:
-        return [problem for file in files for problem in scan_tsv(file)[1]]
-    return [DataProblem(str(folder), None, None, "a folder with none of these", _FORMATS, "mend the path")]
+        return [problem for file in files for problem in validate_path(file)]
+    return [unknown_data(place, DATA_KINDS.values())]
+
+
+def unknown_data(path: Path, formats: Iterable[str]) -> DataProblem:
+    """The problem of a path that holds none of some formats."""
+    *most, last = formats
+    expected = f"{', '.join(most)} or {last}"
+    if not path.exists():
+        return DataProblem(str(path), None, None, "nothing of this name", expected, "mend the path")
+    if path.is_dir():
+        return DataProblem(str(path), None, None, "a folder with none of these", expected, "mend the path")
+    got = f"a file ending in {path.suffix!r}" if path.suffix else "a file without an ending"
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        got += f" with the columns {shorten(table_columns(path))}"
+    return DataProblem(str(path), None, None, got, expected, "convert it, mend its name, or say its kind")
+
+
+def guess_kind(path: str | os.PathLike[str]) -> str | None:
+    """
+    What a file or folder seems to be, by its names and the columns of its first line.
+
+    Args:
+        path (`str` or `os.PathLike`): the file or folder.
+
+    Returns:
+        `str`, *optional*: a key of `DATA_KINDS`; `None` if it is none of them, or isn't there.
+    """
+    place = Path(path)
+    if place.is_dir():
+        if any((place / part).exists() for part in _BEIR_PARTS):
+            return "beir"
+        if _caches(place):
+            return "features"
+        return "gettext" if any(place.rglob("*.[pm]o")) else None
+    suffix = place.suffix.lower()
+    if not place.is_file():
+        return None
+    if place.name in _BEIR_PARTS or (suffix == ".tsv" and place.parent.name == "qrels"):
+        return "beir"
+    if suffix in (".po", ".mo"):
+        return "gettext"
+    if place.name == "index.sqlite" and (place.parent / "features.bin").is_file():
+        return "features"
+    if suffix not in TABLE_SUFFIXES:
+        return None
+    columns = set(table_columns(place))
+    if {"sentence1", "sentence2"} & columns:
+        return "sts"
+    if suffix == ".jsonl" and (_form(columns) or not columns):
+        return "chat" if columns else None
+    return "parallel" if suffix == ".tsv" else None
+
+
+def check_data(path: str | os.PathLike[str], kind: str) -> DataCheck:
+    """
+    Check a file or folder that is of one kind.
+
+    Args:
+        path (`str` or `os.PathLike`): the file or folder.
+        kind (`str`): a key of `DATA_KINDS`.
+
+    Returns:
+        [`DataCheck`]: problems of the whole file or folder, and counts of what is right. A path that isn't there is a
+        problem.
+
+    Raises:
+        ValueError: for another kind.
+    """
+    checks: dict[str, Callable[[Path], DataCheck]] = {
+        "beir": _check_beir,
+        "parallel": lambda place: _of_pairs("parallel", *scan_tsv(place)),
+        "gettext": lambda place: _of_pairs("gettext", *scan_catalogs(place)),
+        "sts": _check_sts,
+        "chat": _check_chat,
+        "features": _check_features,
+    }
+    if kind not in checks:
+        raise ValueError(f"got kind={kind!r}; expected one of {sorted(checks)}; name one of them.")
+    place = Path(path)
+    if not place.exists():
+        return DataCheck(kind, [unknown_data(place, [DATA_KINDS[kind], "a folder of such"])])
+    if place.is_dir() and kind in ("parallel", "sts", "chat"):
+        got, expected = "a folder", DATA_KINDS[kind]
+        return DataCheck(kind, [DataProblem(str(place), None, None, got, expected, "name the file itself")])
+    return checks[kind](place)
+
+
+def _of_pairs(kind: str, pairs: Iterable[Any], problems: list[DataProblem]) -> DataCheck:
+    return DataCheck(kind, problems, dict(Counter(pair.language for pair in pairs)))
+
+
+def _check_beir(place: Path) -> DataCheck:
+    if place.is_file():
+        place = place.parent.parent if place.parent.name == "qrels" else place.parent
+    splits = sorted(file.stem for file in place.glob("qrels/*.tsv"))
+    missing = [part for part in _BEIR_PARTS[:2] if not (place / part).is_file()]
+    missing += [] if splits else ["qrels/<split>.tsv"]
+    if missing:
+        fix = "put the file there"
+        return DataCheck(
+            "beir",
+            [DataProblem(str(place / name), None, None, "no such file", "a BEIR folder's", fix) for name in missing],
+        )
+    found, problems = scan_beir(place, splits)
+    queries = {key: query.language or "" for data in found.values() for key, query in data.queries.items()}
+    notes = [f"{len(next(iter(found.values())).corpus):,} documents", f"splits {', '.join(splits)}"]
+    return DataCheck("beir", problems, dict(Counter(queries.values())), notes)
+
+
+def _check_sts(place: Path) -> DataCheck:
+    pairs, problems = scan_sts(place)
+    check = DataCheck("sts", problems)
+    languages = Counter(language or "" for pair in pairs for language in (pair.language1, pair.language2))
+    check.counts = dict(languages)
+    if pairs:
+        scores = [pair.score for pair in pairs]
+        check.notes.append(f"{len(pairs):,} pairs, scores from {min(scores):g} to {max(scores):g}")
+        if len(pairs) > 1 and min(scores) == max(scores):
+            check.notes.append("all scores are the same: nothing to rank")
+    return check
+
+
+def _caches(folder: Path) -> list[Path]:
+    """A folder's feature caches: itself, or one for each backbone in it."""
+    return [
+        place
+        for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir()))
+        if (place / "index.sqlite").is_file() and (place / "features.bin").is_file()
+    ]
+
+
+def _check_features(place: Path) -> DataCheck:
+    folder = place if place.is_dir() else place.parent
+    check = DataCheck("features")
+    for cache in _caches(folder) or [folder]:
+        texts, problems = scan_cache(cache)
+        check.problems += problems
+        check.notes.append(f"{cache.name}: {texts:,} texts")
+    return check
+
+
+# Conversations
+
+
+def _check_chat(place: Path) -> DataCheck:
+    check = DataCheck("chat")
+    name, forms, counts = str(place), Counter[str](), Counter[str]()
+    for row, record in scan_table(place):
+        if isinstance(record, DataProblem):
+            check.problems.append(record)
+            continue
+        form = _form(record)
+        if form is None:
+            got, expected = f"the fields {shorten(list(record))}", "messages, or prompt and completion"
+            check.problems.append(DataProblem(name, row, None, got, expected, "rename the fields, or delete the row"))
+            continue
+        first = next(iter(forms), form)
+        forms[form] += 1
+        found = list(_conversation(name, row, record, form))
+        if form != first:
+            expected = f"{first}, as in the rows before"
+            found.append(DataProblem(name, row, None, form, expected, "write all rows of a file in one form"))
+        language = record.get("language")
+        try:
+            tag = "" if language is None else normalize_language(language)
+        except (ValueError, TypeError) as error:
+            fix = "write a tag such as 'ur', or leave the field out"
+            found.append(DataProblem(name, row, "language", shorten(language), f"a language tag: {error}", fix))
+        check.problems += found
+        if not found:
+            counts[tag] += 1
+    check.counts = dict(counts)
+    check.notes = [f"{count:,} rows of {form}" for form, count in forms.items()]
+    return check
+
+
+def _form(fields: Iterable[str]) -> str | None:
+    """Which form of conversation a row of these fields has."""
+    if "messages" in fields:
+        return "messages"
+    return "prompt and completion" if {"prompt", "completion"} <= set(fields) else None
+
+
+def _conversation(name: str, row: int, record: dict[str, Any], form: str) -> Iterator[DataProblem]:
+    if form == "messages":
+        yield from _messages(name, row, "messages", record["messages"], closing="assistant")
+        return
+    for part in ("prompt", "completion"):
+        value = record[part]
+        if isinstance(value, list):
+            yield from _messages(name, row, part, value, closing="assistant" if part == "completion" else None)
+        elif not isinstance(value, str) or not value.strip():
+            fix = "write one, or delete the row"
+            yield DataProblem(name, row, part, shorten(value), "a text, or a list of messages", fix)
+    if isinstance(record["prompt"], list) != isinstance(record["completion"], list):
+        got = f"{type(record['prompt']).__name__} and {type(record['completion']).__name__}"
+        expected, fix = "prompt and completion both as text, or both as messages", "write both in one form"
+        yield DataProblem(name, row, None, got, expected, fix)
+
+
+def _messages(name: str, row: int, part: str, messages: Any, closing: str | None) -> Iterator[DataProblem]:
+    example = '{"role": "user", "content": "..."}'
+    if not isinstance(messages, list) or not messages:
+        yield DataProblem(name, row, part, shorten(messages), f"a list of messages such as {example}", "write them")
+        return
+    for place, message in enumerate(messages):
+        where = f"{part}[{place}]"
+        if not isinstance(message, dict):
+            yield DataProblem(name, row, where, shorten(message), f"an object such as {example}", "write it so")
+            continue
+        role = message.get("role")
+        if role not in _ROLES:
+            fix = "rename the role, such as 'human' to 'user' and 'gpt' to 'assistant'"
+            yield DataProblem(name, row, f"{where}.role", shorten(role), f"one of {', '.join(_ROLES)}", fix)
+        elif role == "system" and place > 0:
+            fix = "put it first; many chat templates refuse it elsewhere"
+            yield DataProblem(name, row, f"{where}.role", "'system'", "the system message before all others", fix)
+        if not _says_something(message.get("content")) and not message.get("tool_calls"):
+            got, fix = shorten(message.get("content")), "write a text, or leave the message out"
+            yield DataProblem(name, row, f"{where}.content", got, "a text that isn't empty", fix)
+    last = messages[-1]
+    if closing is not None and isinstance(last, dict) and last.get("role") in _ROLES and last["role"] != closing:
+        fix = "add the answer, or leave out what follows the last one"
+        got, expected = f"{last['role']!r} as the last role", f"{closing!r}: what is learned"
+        yield DataProblem(name, row, part, got, expected, fix)
+
+
+def _says_something(content: Any) -> bool:
+    if isinstance(content, list):  # parts, as multimodal templates have them
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return any(isinstance(text, str) and text.strip() for text in texts)
+    return isinstance(content, str) and bool(content.strip())

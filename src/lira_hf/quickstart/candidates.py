@@ -30,11 +30,15 @@ CRITIC = "heuristic"
 
 @dataclass(frozen=True)
 class _NamedCritic:
-    """A critic under a given name and fingerprint."""
+    """A critic under a given name and fingerprint; it streams if the critic does."""
 
     name: str
     fingerprint: str
     critic: Critic
+
+    def __post_init__(self) -> None:
+        if (stream := getattr(self.critic, "stream", None)) is not None:
+            object.__setattr__(self, "stream", stream)
 
     def judge(self, texts: Sequence[str], language: str, candidates: Sequence[Sequence[str]]) -> list[list[Score]]:
         return self.critic.judge(texts, language, candidates)

@@ -42,7 +42,7 @@ DEBIAN_PACKAGES: Mapping[str, tuple[str, ...]] = {
     "dev": ("wordpress-l10n", "dpkg", "totem-common"),
     "test": ("vlc-l10n", "tuxpaint-data", "audacity-data", "apt"),
 }
-_MOST_CHARACTERS = 200
+MOST_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ def catalog_corpus(
     pairs: list[ParallelPair] = []
     for side, packages in DEBIAN_PACKAGES.items():
         for package in packages:
-            unpacked = _unpack(package, folder)
+            unpacked = unpack_package(package, folder)
             found = [
                 ParallelPair(pair.language, pair.text, pair.english, f"{package}/{pair.origin}", pair.row)
-                for pair in read_gettext(_catalogs(unpacked, languages), on_error="skip")
-                if max(len(pair.text), len(pair.english)) <= _MOST_CHARACTERS
+                for pair in read_gettext(package_catalogs(unpacked, languages), on_error="skip")
+                if max(len(pair.text), len(pair.english)) <= MOST_CHARACTERS
             ]
             logger.info("%s: %d pairs", package, len(found))
             origins[side].append(package)
@@ -140,13 +140,13 @@ def draw_rows(pairs: list[ParallelPair], most: int | None, seed: int = 0) -> lis
     return drawn
 
 
-def _catalogs(unpacked: Path, languages: Sequence[str]) -> list[Path]:
+def package_catalogs(unpacked: Path, languages: Sequence[str]) -> list[Path]:
     """A package's catalogues in these languages; a broken one among them loses its bad entries alone."""
     return [path for path in sorted(unpacked.rglob("*.mo")) if path.is_file() and catalog_language(path) in languages]
 
 
-def _unpack(package: str, folder: Path) -> Path:
-    """The unpacked files of a Debian package, downloaded once."""
+def unpack_package(package: str, folder: Path) -> Path:
+    """The unpacked files of a Debian package, downloaded once. Errors as those of [`catalog_corpus`]."""
     target = folder / package
     if target.is_dir():
         return target

@@ -30,7 +30,7 @@ from .store import CandidateStore, StoredCandidate, StoreError, StoreVersionErro
 from .store_exchange import export_store, store_dataset
 from .store_import import ImportReport, import_store, merge_store
 from .store_statistics import store_statistics
-from .union import TranslatorUnion, cross_fit, load_translator
+from .union import PartialFailure, TranslatorUnion, cross_fit, load_translator
 
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "NoAnswerError",
     "Pair",
     "ParallelText",
+    "PartialFailure",
     "ReferenceCritic",
     "RepairTranslator",
     "Reply",

@@ -20,6 +20,7 @@ from .base import (
     clean_text,
 )
 from .store import CandidateStore
+from .union import PartialFailure
 
 
 __all__ = ["fill_store"]
@@ -151,6 +152,9 @@ def _translate(
     for text, answer in _arriving(translator.name, missing, translator.stream(missing, language, num_candidates)):
         if isinstance(answer, Failure):
             tally.fail(text, answer)
+            if isinstance(answer, PartialFailure):  # what the others of a union gave, until all of it is asked again
+                for member, candidates in answer.answers:
+                    store.add(language, [(text, candidates)], member)
         else:
             tally.answered += store.add(language, [(text, answer)], translator)
         bar.update()

@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from .store_rows import RowProblem, checked_row
 from .store_schema import StoreError, id_batches, text_key, transaction
 
 
-__all__ = ["ImportReport", "import_store", "merge_store"]
+__all__ = ["ImportReport", "check_import", "import_store", "merge_store"]
 
 # Rows in one transaction.
 _CHUNK_ROWS = 5000
@@ -101,6 +102,27 @@ def import_store(
             _refuse(report, max_problems)  # a file that changed after it had been looked at
         _write(store, rows, on_conflict == "newer", report)
     return report
+
+
+def check_import(source: Any) -> tuple[dict[str, int], list[RowProblem]]:
+    """
+    What an import of a source would find, without a store.
+
+    Args:
+        source (`str`, `os.PathLike` or a data set): As for [`import_store`].
+
+    Returns:
+        `tuple[dict[str, int], list[RowProblem]]`: The right rows of each language, and every problem.
+    """
+    counts: dict[str, int] = {}
+    report = ImportReport()
+    try:
+        for row in _right_rows(source, None, report, sys.maxsize):
+            if row is not None:
+                counts[row["language"]] = counts.get(row["language"], 0) + 1
+    except StoreError as error:  # a file that can't be read
+        report.problems.append(RowProblem("", 0, str(error)))
+    return counts, report.problems
 
 
 def merge_store(
