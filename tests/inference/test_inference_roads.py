@@ -148,7 +148,8 @@ def test_fingerprint_tells_tokenizers_apart_that_a_probe_would_not(tiny_lira, ti
 def test_pad_candidates_puts_everything_in_its_place(tiny_lira):
     features = RoadFeatures(*tiny_lira())
     rows = [["red", "blue moon"], [], ["green"]]
-    padded, scores = pad_candidates(features, rows, [[(1, 2, 3), None], [], [(4, 5, 6)]])
+    found = pad_candidates(features, rows, [[(1, 2, 3), None], [], [(4, 5, 6)]])
+    padded, scores = found["anchor_features"], found["anchor_scores"]
     assert padded.shape == (3, 2, 3, 24)
     expected = np.zeros((3, 2, 3, 24), np.float32)
     expected[0, 0], expected[0, 1], expected[2, 0] = (
@@ -156,7 +157,7 @@ def test_pad_candidates_puts_everything_in_its_place(tiny_lira):
     )
     np.testing.assert_allclose(padded, expected, atol=1e-6)
     assert scores.tolist() == [[[1, 2, 3], [0, 0, 0]], [[0, 0, 0]] * 2, [[4, 5, 6], [0, 0, 0]]]
-    assert pad_candidates(features, [[], []]) == (None, None)
+    assert pad_candidates(features, [[], []]) == {}
 
 
 # CandidateSource

@@ -220,7 +220,7 @@ def test_initialisation_leaves_no_memory_as_it_was_found(lira):
     deviations = {
         "arca.adaptor.source_projection.weight": 1.0,
         "arca.adaptor.anchor_projection.weight": 1.0,
-        "arca.actor.fc1.weight": 8**-0.5,
+        "arca.actor.fc1.weight": 48**-0.5,
         "embedding_head.fc1.weight": 16**-0.5,
         "arca.adaptor.fc1.weight": 0.02,
         "fusion.layers.1.attention.q_proj.weight": 0.02,

@@ -11,8 +11,10 @@ from lira_hf.models.loss_arca import (
     candidate_reward,
     contrastive_loss,
     cosine_anchor_loss,
+    mixture_loss,
     policy_loss,
 )
+from lira_hf.models.traits_lira import trait_width
 
 
 PLANE = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
@@ -152,7 +154,8 @@ def test_the_arca_loss_is_put_together_from_what_the_model_returns(lira, feature
     # Rows 1 and 2 have the same translations, so that they are no negatives of each other.
     features["anchor_features"][2] = features["anchor_features"][1]
     features["anchor_scores"][2] = features["anchor_scores"][1]
-    model = lira(reward_weights=[1.0, 0.5, 0.25, 2.0], anchor_weight=0.7, entropy_weight=0.2, contrastive_weight=0.4)
+    weights = {"anchor_weight": 0.7, "entropy_weight": 0.2, "contrastive_weight": 0.4}
+    model = lira(reward_weights=[1.0, 0.5, 0.25, 2.0], policy_objective="reinforce", **weights)
     with torch.no_grad():
         output = model(**features, return_loss=True)
     rows = range(6)
@@ -188,7 +191,7 @@ def test_training_samples_the_candidate_and_evaluation_does_not(lira, features):
         assert len({model(**features, return_loss=True).loss.item() for _ in range(5)}) > 1
 
 
-@pytest.mark.parametrize("objective", ["reinforce", "expected"])
+@pytest.mark.parametrize("objective", ["reinforce", "expected", "mixture"])
 @pytest.mark.parametrize(
     "keep", [("source_features",), ("anchor_features",), ("anchor_features", "none"), ("source_features", "none")]
 )
@@ -274,3 +277,84 @@ def test_the_stock_trainer_runs_stage_1(tmp_path, lira, features):
     assert {name.split(".")[0] for name in changed} == {"arca"}
     for name in ("adaptor.source_projection", "adaptor.anchor_projection", "adaptor.fc2", "actor.fc1", "actor.fc2"):
         assert f"arca.{name}.weight" in changed
+
+
+# Mixture and reference
+
+
+def test_the_mixture_loss_is_info_nce_of_the_mixed_vectors():
+    generator = torch.Generator().manual_seed(0)
+    policy = torch.rand(5, 3, generator=generator).softmax(-1)
+    sentences = torch.nn.functional.normalize(torch.randn(5, 3, 8, generator=generator), dim=-1)
+    reference = torch.randn(5, 8, generator=generator)
+    reference[4] = 2 * reference[1]  # one translation of two texts: no negatives of each other
+    terms = []
+    for i in range(5):
+        mixed = sum(policy[i, k] * sentences[i, k] for k in range(3))
+        cosines = torch.nn.functional.cosine_similarity(mixed[None], reference, dim=-1) / 0.1
+        negatives = [j for j in range(5) if {i, j} != {1, 4}]
+        terms.append(-cosines[i] + cosines[negatives].logsumexp(0))
+    found = mixture_loss(policy, sentences, reference, 0.1)
+    torch.testing.assert_close(found, torch.stack(terms).mean())
+    assert mixture_loss(policy[:1], sentences[:1], reference[:1]).item() == 0.0
+
+
+def test_rows_without_a_reference_learn_from_the_reward(lira, features):
+    settings = {"anchor_weight": 0.0, "entropy_weight": 0.3, "reference_weight": 2.0}
+    model = lira(policy_objective="mixture", **settings)
+    reference = torch.randn(len(features["source_features"]), *features["anchor_features"].shape[2:])
+    reference[2:] = 0
+    with torch.no_grad():
+        output = model(**features, reference_features=reference, return_loss=True)
+        sentences = torch.nn.functional.normalize(features["anchor_features"][:, :, 0], dim=-1)
+        h = torch.nn.functional.normalize(reference[:, 0], dim=-1)
+        plain = model(**features, return_loss=True)
+    closeness = (sentences * h[:, None]).sum(-1) * (output.policy > 0)
+    torch.testing.assert_close(output.reward, plain.reward + 2.0 * closeness)
+    entropy = -(output.policy * output.policy.clamp(min=1e-9).log()).sum(-1)
+    mixed = mixture_loss(output.policy[:2], sentences[:2], h[:2]) - 0.3 * entropy[:2].mean()
+    taught = list(range(2, 6))  # the last rows lack a text or candidates
+    rest = -((output.policy * output.reward).sum(-1) + 0.3 * entropy)[taught].mean()
+    torch.testing.assert_close(output.loss, (2 * mixed + 4 * rest) / 6, rtol=1e-5, atol=1e-5)
+
+
+def test_a_hidden_judge_leaves_no_trace_in_the_policy(lira, features):
+    model = lira(judge_dropout=1.0, policy_prior=2.0)
+    without = {name: value for name, value in features.items() if name != "anchor_scores"}
+    with torch.no_grad():
+        heard, unheard = model(**features).policy, model(**without).policy
+        model.train()
+        hidden = model(**features, return_loss=True)
+    torch.testing.assert_close(hidden.policy, unheard)
+    assert (heard - unheard).abs().max() > 0.01
+    # What is hidden from the actor still rewards it.
+    model.eval()
+    torch.testing.assert_close(hidden.reward, model(**features, return_loss=True).reward)
+
+
+def test_traits_reach_the_policy_and_absent_ones_are_zeros(lira, features):
+    model = lira(candidate_kinds=["gloss", "memory"])
+    with torch.no_grad():
+        model.arca.actor.fc2.weight.normal_()
+        width = trait_width(["gloss", "memory"])
+        traits = torch.zeros(*features["anchor_features"].shape[:2], width)
+        plain = model(**features).policy
+        torch.testing.assert_close(model(**features, anchor_traits=traits).policy, plain)
+        traits[:, 0, -1] = 1.0
+        assert (model(**features, anchor_traits=traits).policy - plain)[:4].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"anchor_traits": torch.zeros(8, 3, 5)}, r"anchor_traits has shape \(8, 3, 5\); expected \(8, 3, 8\)"),
+        ({"reference_features": torch.zeros(8, 3)}, r"reference_features has shape \(8, 3\); expected \(batch"),
+        (
+            {"reference_features": torch.zeros(8, 4, 24), "reference_ids": torch.zeros(8, 2, dtype=torch.long)},
+            "got reference_ids and reference_features; expected one of them",
+        ),
+    ],
+)
+def test_wrong_traits_and_references_are_refused(lira, features, given, message):
+    with pytest.raises(ValueError, match=message):
+        lira()(**features, **given, return_loss=True)

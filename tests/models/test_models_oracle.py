@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm, normalize, scaled_dot_product_attention
 
+from lira_hf.models.traits_lira import trait_width
+
 
 def linear(weights: dict, name: str, value: torch.Tensor) -> torch.Tensor:
     return value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
@@ -35,22 +37,36 @@ def standardised(values: list[float]) -> list[float]:
     return [(value - mean) / deviation for value in values]
 
 
-def policy_by_hand(weights, config, source, candidates, sentences, scores) -> list[float]:
+def beside_others(rows: list[list[float]]) -> list[list[float]]:
+    columns = list(zip(*rows, strict=True))
+    means, best = [sum(column) / len(rows) for column in columns], [max(column) for column in columns]
+    return [
+        [*row, *(v - m for v, m in zip(row, means, strict=True)), *(v - b for v, b in zip(row, best, strict=True))]
+        for row in rows
+    ]
+
+
+def policy_by_hand(weights, config, source, candidates, sentences, scores, traits) -> list[float]:
     def sentence(tokens):
         return normalize(torch.stack(list(tokens.values())).mean(0), dim=0)
 
     sims = [float(sentence(source) @ sentence(tokens)) if source else 0.0 for tokens in candidates]
     others = [[float(a @ b) for j, b in enumerate(sentences) if j != k] for k, a in enumerate(sentences)]
     consensus = [sum(row) / len(row) if row else 0.0 for row in others]
-    rows = zip(scores, sims, standardised(sims), consensus, standardised(consensus), strict=True)
+    columns = (scores, sims, standardised(sims), consensus, standardised(consensus), traits)
+    seen = beside_others(
+        [
+            [*(value / 10 if all(judged) else 0.0 for value in judged), float(all(judged)), *critic, *free]
+            for judged, *critic, free in zip(*columns, strict=True)
+        ]
+    )
     known = [row for row in scores if all(row)]
     mean_score = [sum(column) / len(known) for column in zip(*known, strict=True)] if known else [0.0] * 3
     logits = []
-    for judged, sim, sim_z, mean, mean_z in rows:
-        seen = [value / 10 for value in judged] + [float(all(judged)), sim, sim_z, mean, mean_z]
+    for judged, row in zip(scores, seen, strict=True):
         worth = judged if all(judged) else mean_score  # silence is neither praise nor blame
         prior = sum(weight * value / 10 for weight, value in zip(config.reward_weights[:3], worth, strict=True))
-        logit = config.policy_prior * prior + feed_forward(weights, "arca.actor", torch.tensor(seen)).item()
+        logit = config.policy_prior * prior + feed_forward(weights, "arca.actor", torch.tensor(row)).item()
         logits.append(logit / config.policy_temperature)
     return torch.tensor(logits).softmax(0).tolist()
 
@@ -84,12 +100,12 @@ def fused_mean(weights: dict, config, source: dict, anchor: dict, language: int)
     return norm(weights, "fusion.norm", hidden).mean(0)
 
 
-def embed_by_hand(model, source, candidates, scores, language: int) -> tuple[torch.Tensor, list[float]]:
+def embed_by_hand(model, source, candidates, scores, traits, language: int) -> tuple[torch.Tensor, list[float]]:
     weights, config = model.state_dict(), model.config
     source_tokens = adapt(weights, source[1:], "source")
     anchors = [adapt(weights, row[1:], "anchor") for row in candidates]
     sentences = [normalize(row[0], dim=0) for row in candidates]
-    policy = policy_by_hand(weights, config, source_tokens, anchors, sentences, scores) if anchors else []
+    policy = policy_by_hand(weights, config, source_tokens, anchors, sentences, scores, traits) if anchors else []
     anchor_tokens, h = mix(policy, anchors, sentences) if anchors else ({}, torch.zeros(config.anchor_dim))
     w = config.path_weight
     start = torch.cat([w**0.5 * normalize(source[0], dim=0), (1 - w) ** 0.5 * normalize(h, dim=0)])
@@ -100,7 +116,13 @@ def embed_by_hand(model, source, candidates, scores, language: int) -> tuple[tor
 
 @pytest.mark.parametrize("settings", [{}, {"path_weight": 0.8, "policy_temperature": 2.0, "policy_prior": 1.0}])
 def test_forward_equals_plain_loops(lira, settings):
-    model = lira(num_fusion_layers=2, languages=["bn", "ur"], reward_weights=[1.0, 0.5, 0.2, 3.0], **settings)
+    model = lira(
+        num_fusion_layers=2,
+        languages=["bn", "ur"],
+        reward_weights=[1.0, 0.5, 0.2, 3.0],
+        candidate_kinds=["gloss"],
+        **settings,
+    )
     generator = torch.Generator().manual_seed(4)
     source, anchor = torch.randn(6, 4, 16, generator=generator), torch.randn(6, 4, 4, 24, generator=generator)
     scores = torch.randint(1, 11, (6, 4, 3), generator=generator).float()
@@ -108,13 +130,14 @@ def test_forward_equals_plain_loops(lira, settings):
     source[1, 2:], source[4] = 0, 0
     anchor[0, 1, 3:], anchor[0, 2, 2:], anchor[1, 2:], anchor[2, 1:], anchor[3] = 0, 0, 0, 0, 0
     scores[0, 1], scores[4] = 0, 0
+    traits = torch.randn(6, 4, trait_width(model.config.candidate_kinds), generator=generator)
     languages = torch.tensor([0, 1, 2, 1, 0, 2])
+    tensors = {"source_features": source, "anchor_features": anchor, "anchor_scores": scores}
     with torch.no_grad():
-        output = model(source_features=source, anchor_features=anchor, anchor_scores=scores, language_ids=languages)
+        output = model(**tensors, anchor_traits=traits, language_ids=languages)
         for row in range(6):
             present = [k for k in range(4) if anchor[row, k].any()]
-            expected, policy = embed_by_hand(
-                model, source[row], list(anchor[row, present]), scores[row, present].tolist(), int(languages[row])
-            )
+            known = (list(anchor[row, present]), scores[row, present].tolist(), traits[row, present].tolist())
+            expected, policy = embed_by_hand(model, source[row], *known, int(languages[row]))
             torch.testing.assert_close(output.policy[row, present], torch.tensor(policy), rtol=0, atol=1e-5)
             torch.testing.assert_close(output.pooler_output[row], expected, rtol=0, atol=1e-5)

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lira_hf import LiraProcessor
 from lira_hf.models import clean_text
+from lira_hf.models.traits_lira import TRAITS, candidate_traits, trait_tensor
 
 
 @pytest.fixture
@@ -43,8 +44,11 @@ def test_texts_candidates_and_scores_become_tensors(processor, word_tokenizer, n
         "anchor_ids": (2, 2, 5),
         "anchor_mask": (2, 2, 5),
         "anchor_scores": (2, 2, 3),
+        "anchor_traits": (2, 2, len(TRAITS)),
         "language_ids": (2,),
     }
+    expected = [[*candidate_traits(texts[0], ["Dhaka city", "the big city"])], [*candidate_traits("x", ["cat"])]]
+    torch.testing.assert_close(batch["anchor_traits"], trait_tensor(expected, None, []))
     for row, text in enumerate(texts):
         kept = batch["source_ids"][row][batch["source_mask"][row].bool()].tolist()
         assert kept == ngram_tokenizer(text, truncation=True, max_length=40)["input_ids"]
@@ -53,7 +57,7 @@ def test_texts_candidates_and_scores_become_tensors(processor, word_tokenizer, n
     assert ids_of(batch, 1, 1) == []
     assert batch["anchor_scores"].tolist() == [[[9, 8, 7.5], [0, 0, 0]], [[0, 0, 0]] * 2]
     assert batch["language_ids"].tolist() == [1, 0]
-    assert all(batch[name].dtype == torch.long for name in batch if name != "anchor_scores")
+    assert all(batch[name].dtype == torch.long for name in batch if name not in ("anchor_scores", "anchor_traits"))
 
 
 def test_pairs_bring_their_candidate(processor):

@@ -30,7 +30,9 @@ def features_folder(tmp_path_factory):
 def make_trainer(tiny_lira, rows, features_folder, tmp_path):
     """`make_trainer(stage, steps, config=..., data=..., **arguments)`: always from the same untrained model."""
 
-    def make(stage="lasr", steps=4, config=None, data=None, cls=LiraTrainer, evaluator=None, **arguments):
+    def make(
+        stage="lasr", steps=4, config=None, data=None, cls=LiraTrainer, evaluator=None, references=False, **arguments
+    ):
         model, processor = tiny_lira(**(config or {}))
         features = RoadFeatures(model, processor, features_folder, "float32")
         defaults = {
@@ -50,7 +52,7 @@ def make_trainer(tiny_lira, rows, features_folder, tmp_path):
         args = LiraTrainingArguments(**defaults | arguments)
         torch.manual_seed(0)
         data = rows if data is None else data
-        collator = LiraCollator(features, documents=stage == "lasr")
+        collator = LiraCollator(features, documents=stage == "lasr", references=references)
         return cls(
             model=model,
             args=args,

@@ -56,6 +56,20 @@ def test_stage_1_learns_to_prefer_the_better_candidate(make_trainer, tiny_lira, 
     assert found[:, 1].mean() > 0.8  # the second one is good in every row
 
 
+def test_the_actor_learns_from_the_document_and_does_without_the_judge(make_trainer, rows):
+    config = {"policy_prior": 0.0, "anchor_weight": 0.0, "reward_weights": [0.0, 0.0, 0.0, 0.0]}
+    trainer = make_trainer("arca", steps=60, config=config, references=True, actor_learning_rate=3e-2)
+    trainer.train()
+    batch = trainer.data_collator([rows[i] for i in range(16)])
+    del batch["anchor_scores"]
+    with torch.no_grad():
+        found = trainer.model.eval()(**batch).policy
+    assert found[:, 1].mean() > 0.9  # the second one is the document in every row
+    assert _losses(trainer, "policy_rank")[-1] > 0.5
+    assert len({group["lr"] for group in trainer.optimizer.param_groups}) == 1  # all at the schedule's end
+    assert {group["initial_lr"] for group in trainer.optimizer.param_groups} == {3e-2, trainer.args.learning_rate}
+
+
 def test_the_queue_is_filled_in_training_only(make_trainer, state):
     trainer = make_trainer(steps=2, eval_strategy="steps", eval_steps=1, queue_size=100)
     trainer.train()
@@ -119,7 +133,7 @@ def test_gradient_accumulation_means_the_mean(make_trainer, stage):
 
 def test_collapse_is_warned_of_once(make_trainer, caplog):
     config = {"anchor_loss": "cosine"}
-    with caplog.at_level(logging.WARNING, "lira_hf.training.trainer"):
+    with caplog.at_level(logging.WARNING, "lira_hf.training.monitors"):
         trainer = make_trainer("arca", steps=60, config=config, learning_rate=3e-2)
         trainer.train()
     assert _losses(trainer, "sim_mean")[-1] > 0.98
@@ -127,8 +141,8 @@ def test_collapse_is_warned_of_once(make_trainer, caplog):
 
 
 def test_no_warning_without_a_collapse(make_trainer, caplog):
-    with caplog.at_level(logging.WARNING, "lira_hf.training.trainer"):
-        trainer = make_trainer("arca", steps=40, learning_rate=1e-3)
+    with caplog.at_level(logging.WARNING, "lira_hf.training.monitors"):
+        trainer = make_trainer("arca", steps=40, learning_rate=1e-3, config={"judge_dropout": 0.0})
         trainer.train()
     assert not [record for record in caplog.records if "critic collapses" in record.message]
     # The prior's policy: the judge's part of the reward is 1.2 for one candidate, 2.7 for the other, times 3.
@@ -144,7 +158,7 @@ def test_no_warning_without_a_collapse(make_trainer, caplog):
 @pytest.mark.parametrize("keep", [lambda i: False, lambda i: i % 2, lambda i: i == 5], ids=["none", "half", "one"])
 def test_rows_without_candidates_are_fine(make_trainer, rows, state, stage, keep):
     def strip(row, index):
-        return row if keep(index) else row | {"candidates": [], "scores": []}
+        return row if keep(index) else row | {"candidates": [], "scores": [], "kinds": [], "traits": []}
 
     trainer = make_trainer(stage, steps=3, data=rows.select(range(16)).map(strip, with_indices=True))
     trainer.train()

@@ -1,5 +1,6 @@
 """Evaluation: per-language retrieval reports, intervals, and the controls that stand beside every figure."""
 
+from .choice import CandidateChoice, hard_weights, soft_weights
 from .controls import MIXTURES, RoadControls
 from .embedder import dev_metrics, evaluate_embedder
 from .retrieval import METRICS, Interval, RetrievalScores, evaluate_retrieval, paired_difference
@@ -8,11 +9,14 @@ from .retrieval import METRICS, Interval, RetrievalScores, evaluate_retrieval, p
 __all__ = [
     "METRICS",
     "MIXTURES",
+    "CandidateChoice",
     "Interval",
     "RetrievalScores",
     "RoadControls",
     "dev_metrics",
     "evaluate_embedder",
     "evaluate_retrieval",
+    "hard_weights",
     "paired_difference",
+    "soft_weights",
 ]

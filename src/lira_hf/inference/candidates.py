@@ -2,11 +2,28 @@
 (ours)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lira_hf.translation import CandidateStore, Critic, Identity, Score, Translator, clean_text
 
 
-__all__ = ["CandidateSource", "stored_critic"]
+__all__ = ["CandidateSource", "FoundCandidate", "stored_critic"]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCandidate:
+    """
+    A candidate of a text.
+
+    Args:
+        text (`str`): The English text.
+        kind (`str`, *optional*): How it came about, such as `"memory"`.
+        scores ([`Score`], *optional*): The critic's, if one was asked for and has judged it.
+    """
+
+    text: str
+    kind: str | None = None
+    scores: Score | None = None
 
 
 def stored_critic(store: CandidateStore, name: str, fingerprint: str | None = None) -> Identity:
@@ -61,45 +78,57 @@ class CandidateSource:
         self, texts: Sequence[str], languages: Sequence[str | None]
     ) -> tuple[list[list[str]], list[list[Score | None]]]:
         """
+        As [`~CandidateSource.find`].
+
+        Returns:
+            `tuple`: the candidates of each text, best first, and the score of each candidate or `None`.
+        """
+        found = self.find(texts, languages)
+        return [[item.text for item in row] for row in found], [[item.scores for item in row] for row in found]
+
+    def find(self, texts: Sequence[str], languages: Sequence[str | None]) -> list[list[FoundCandidate]]:
+        """
         Args:
             texts (`Sequence[str]`): The texts.
             languages (`Sequence[str | None]`): Tag of each; a text without one has no candidates.
 
         Returns:
-            `tuple`: the candidates of each text, best first, and the score of each candidate or `None`.
+            `list[list[FoundCandidate]]`: The candidates of each text, best first.
         """
-        candidates: list[list[str]] = [[] for _ in texts]
-        scores: list[list[Score | None]] = [[] for _ in texts]
+        found: list[list[FoundCandidate]] = [[] for _ in texts]
         groups: dict[str, list[int]] = {}
         for position, language in enumerate(languages):
             if language is not None:
                 groups.setdefault(language, []).append(position)
         for language, positions in groups.items():
-            found = self._language([texts[position] for position in positions], language)
-            for position, (row, judged) in zip(positions, found, strict=True):
-                candidates[position], scores[position] = row, judged
-        return candidates, scores
+            rows = self._language([texts[position] for position in positions], language)
+            for position, row in zip(positions, rows, strict=True):
+                found[position] = row
+        return found
 
-    def _language(self, texts: list[str], language: str) -> list[tuple[list[str], list[Score | None]]]:
-        rows: list[tuple[list[str], list[Score | None]]] = [([], []) for _ in texts]
+    def _language(self, texts: list[str], language: str) -> list[list[FoundCandidate]]:
+        rows: list[list[FoundCandidate]] = [[] for _ in texts]
         if self.store is not None:
             stored = self.store.get(language, texts, critic=self.critic, limit=self.num_candidates)
-            rows = [([item.text for item in row], [item.scores for item in row]) for row in stored]
+            rows = [[FoundCandidate(item.text, item.kind, item.scores) for item in row] for row in stored]
         if self.translator is None:
             return rows
-        todo = self._unasked([text for text, (row, _) in zip(texts, rows, strict=True) if not row], language)
+        todo = self._unasked([text for text, row in zip(texts, rows, strict=True) if not row], language)
         if not todo:
             return rows
         asked = list(todo)
         answers = self.translator.translate(asked, language, self.num_candidates)
-        found = [[candidate.text for candidate in answer] for answer in answers]
         judge = self.critic if isinstance(self.critic, Critic) else None
-        judged: list[list[Score | None]] = [[None] * len(row) for row in found]
+        judged: list[list[Score | None]] = [[None] * len(answer) for answer in answers]
         if judge is not None:
-            judged = [list(row) for row in judge.judge(asked, language, found)]
+            options = [[candidate.text for candidate in answer] for answer in answers]
+            judged = [list(row) for row in judge.judge(asked, language, options)]
         if self.store is not None and not self.store.read_only:
             self._keep(language, asked, answers, judged, judge)
-        answered = {text: (row, row_scores) for text, row, row_scores in zip(asked, found, judged, strict=True)}
+        answered = {
+            text: [FoundCandidate(item.text, item.kind, score) for item, score in zip(answer, scores, strict=True)]
+            for text, answer, scores in zip(asked, answers, judged, strict=True)
+        }
         return [answered.get(clean_text(text), row) for text, row in zip(texts, rows, strict=True)]
 
     def _unasked(self, texts: list[str], language: str) -> list[str]:

@@ -39,17 +39,27 @@ class LiraConfig(PreTrainedConfig):
         intermediate_size (`int`, *optional*, defaults to 256): Width of their feed-forward layers.
         num_attention_heads (`int`, *optional*, defaults to 4): Heads of the fusion.
         num_fusion_layers (`int`, *optional*, defaults to 1): Layers of the fusion.
-        actor_hidden_size (`int`, *optional*, defaults to 32): Width of the actor's MLP.
+        actor_hidden_size (`int`, *optional*, defaults to 64): Width of the actor's MLP.
         dropout (`float`, *optional*, defaults to 0.0): Dropout in adaptor and fusion.
         candidate_mode (`str`, *optional*, defaults to `"mixture"`):
             `"mixture"` weighs the candidates by the policy (ours), `"argmax"` takes the likeliest (paper).
         policy_prior (`float`, *optional*, defaults to 3.0):
             The untrained policy is the softmax of this times the judge's part of the reward (ours); 0: uniform.
         policy_temperature (`float`, *optional*, defaults to 1.0): Divides the policy's logits, in both modes.
-        policy_objective (`str`, *optional*, defaults to `"reinforce"`):
-            `"reinforce"` (paper) or `"expected"`, the exact gradient of the expected reward (ours).
+        policy_objective (`str`, *optional*, defaults to `"mixture"`):
+            `"reinforce"` (paper), `"expected"`, the exact gradient of the expected reward (ours), or `"mixture"`: the
+            mixed candidates against a reference translation, where training rows have one, and `"expected"` for the
+            others (ours).
         reward_weights (`list[float]`, *optional*, defaults to `[1.0, 1.0, 1.0, 1.0]`):
             alpha, beta, gamma of the judge's three scores and delta of the similarity (paper).
+        reference_weight (`float`, *optional*, defaults to 1.0):
+            Weight, in the reward, of a candidate's cosine to the reference in h's space, where there is one (ours).
+        mixture_temperature (`float`, *optional*, defaults to 0.05): Of the objective `"mixture"` (ours).
+        judge_dropout (`float`, *optional*, defaults to 0.5):
+            Share of the training rows whose judge scores the actor doesn't see, so that it does without a judge at
+            inference (ours).
+        candidate_kinds (`list[str]`, *optional*, defaults to `[]`):
+            Kinds of candidates, such as `"memory"` or a translator's name, that the actor tells apart (ours).
         entropy_weight (`float`, *optional*, defaults to 0.01): Entropy bonus of the policy (ours).
         anchor_loss (`str`, *optional*, defaults to `"contrastive"`):
             `"contrastive"` adds an in-batch InfoNCE term to 1 - cos (ours); `"cosine"` is 1 - cos alone (paper),
@@ -98,7 +108,7 @@ class LiraConfig(PreTrainedConfig):
 
     model_type = "lira"
     # What the Trainer must not gather over an evaluation: it changes size with K and the prompt.
-    keys_to_ignore_at_inference = ["past_key_values", "prefix_embeds", "prefix_mask", "similarity", "policy"]
+    keys_to_ignore_at_inference = ["past_key_values", "prefix_embeds", "prefix_mask", "similarity", "policy", "reward"]
     sub_configs_defaults = {
         "base_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
         "encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta"),
@@ -116,15 +126,19 @@ class LiraConfig(PreTrainedConfig):
     intermediate_size: int = 256
     num_attention_heads: int = 4
     num_fusion_layers: int = 1
-    actor_hidden_size: int = 32
+    actor_hidden_size: int = 64
     hidden_act: str = "gelu"
     dropout: float | int = 0.0
     layer_norm_eps: float | int = 1e-5
     candidate_mode: Literal["mixture", "argmax"] = "mixture"
     policy_prior: float | int = 3.0
     policy_temperature: float | int = 1.0
-    policy_objective: Literal["reinforce", "expected"] = "reinforce"
+    policy_objective: Literal["reinforce", "expected", "mixture"] = "mixture"
     reward_weights: list[float | int] | tuple[float | int, ...] = (1.0, 1.0, 1.0, 1.0)
+    reference_weight: float | int = 1.0
+    mixture_temperature: float | int = 0.05
+    judge_dropout: float | int = 0.5
+    candidate_kinds: list[str] | tuple[str, ...] = ()
     entropy_weight: float | int = 0.01
     anchor_loss: Literal["contrastive", "cosine"] = "contrastive"
     anchor_weight: float | int = 1.0
@@ -152,6 +166,7 @@ class LiraConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.languages = list(self.languages)
         self.anchor_languages = list(self.anchor_languages)
+        self.candidate_kinds = list(self.candidate_kinds)
         self.reward_weights = [float(weight) for weight in self.reward_weights]
         if self.projection_dim is None:
             self.projection_dim = self.source_dim + self.anchor_dim
@@ -227,8 +242,13 @@ class LiraConfig(PreTrainedConfig):
                 f"path_weight is {self.path_weight}; expected the multilingual road's share, from 0 (only "
                 "h) to 1 (only g)"
             )
-        if self.policy_temperature <= 0:
-            raise ValueError(f"policy_temperature is {self.policy_temperature}; expected a number above 0")
+        for name in ("policy_temperature", "mixture_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        if not 0.0 <= self.judge_dropout <= 1.0:
+            raise ValueError(f"judge_dropout is {self.judge_dropout}; expected a share of the rows, from 0 to 1")
+        if len(set(self.candidate_kinds)) != len(self.candidate_kinds):
+            raise ValueError(f"candidate_kinds is {self.candidate_kinds}; expected each kind once; drop the repeated")
 
 
 def _check_version(version: str | None) -> None:

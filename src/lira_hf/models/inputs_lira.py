@@ -3,6 +3,7 @@
 import torch
 
 from .configuration_lira import LiraConfig
+from .traits_lira import trait_width
 
 
 __all__ = ["check_features"]
@@ -13,6 +14,7 @@ def check_features(
     source_features: torch.Tensor | None,
     anchor_features: torch.Tensor | None,
     anchor_scores: torch.Tensor | None,
+    anchor_traits: torch.Tensor | None = None,
 ) -> None:
     """
     Raises:
@@ -25,11 +27,12 @@ def check_features(
             f"{config.source_dim}): the sentence vector and {config.num_bins} bins; cache them with "
             "this model"
         )
-    if anchor_features is None and anchor_scores is not None:
-        raise ValueError(
-            f"got anchor_scores of shape {tuple(anchor_scores.shape)} without candidates; expected anchor_ids or "
-            "anchor_features with them; leave the scores out"
-        )
+    for name, value in (("anchor_scores", anchor_scores), ("anchor_traits", anchor_traits)):
+        if anchor_features is None and value is not None:
+            raise ValueError(
+                f"got {name} of shape {tuple(value.shape)} without candidates; expected anchor_ids or "
+                f"anchor_features with them; leave {name} out"
+            )
     if anchor_features is None:
         return
     if anchor_features.dim() != 4 or anchor_features.shape[2:] != (rows, config.anchor_dim):
@@ -46,6 +49,12 @@ def check_features(
         raise ValueError(
             f"anchor_scores has shape {tuple(anchor_scores.shape)}; expected {(*anchor_features.shape[:2], 3)}: "
             "semantic, emotional and pragmatic score of each candidate"
+        )
+    wanted = (*anchor_features.shape[:2], trait_width(config.candidate_kinds))
+    if anchor_traits is not None and anchor_traits.shape != wanted:
+        raise ValueError(
+            f"anchor_traits has shape {tuple(anchor_traits.shape)}; expected {wanted}: the traits of each candidate, "
+            f"and two columns for each of candidate_kinds {config.candidate_kinds}; prepare inputs with AutoProcessor"
         )
     if anchor_scores is not None and not torch.compiler.is_compiling():
         _check_scores(anchor_scores)

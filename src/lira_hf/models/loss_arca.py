@@ -1,10 +1,18 @@
-"""Losses of Arca: anchoring (contrastive or pure cosine), and policy (REINFORCE or its exact expectation)."""
+"""Losses of Arca: anchoring (contrastive or pure cosine), and policy (REINFORCE, its exact expectation, mixture)."""
 
 import torch
 import torch.nn.functional as F
 
 
-__all__ = ["anchor_loss", "candidate_reward", "contrastive_loss", "cosine_anchor_loss", "policy_loss"]
+__all__ = [
+    "anchor_loss",
+    "candidate_reward",
+    "contrastive_loss",
+    "cosine_anchor_loss",
+    "mixture_loss",
+    "policy_entropy",
+    "policy_loss",
+]
 
 
 def cosine_anchor_loss(source_embeds: torch.Tensor, anchor_embeds: torch.Tensor) -> torch.Tensor:
@@ -75,16 +83,23 @@ def anchor_loss(
 
 
 def candidate_reward(
-    scores: torch.Tensor | None, similarity: torch.Tensor, weights: list[float] | tuple[float, ...]
+    scores: torch.Tensor | None,
+    similarity: torch.Tensor,
+    weights: list[float] | tuple[float, ...],
+    closeness: torch.Tensor | None = None,
+    reference_weight: float = 0.0,
 ) -> torch.Tensor:
     """
-    R_k = 0.1 (alpha s + beta e + gamma p) + delta sim (paper). Detached: no gradient makes a reward larger.
+    R_k = 0.1 (alpha s + beta e + gamma p) + delta sim (paper), + rho cos(h(y_k), h(reference)) where training rows
+    have a reference (ours). Detached: no gradient makes a reward larger.
 
     Args:
         scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*):
             The judge's s, e, p in 1..10; 0: not judged.
         similarity (`torch.Tensor` of shape `(batch, candidates)`): The embedding critic's sim.
         weights (`list[float]`): alpha, beta, gamma, delta.
+        closeness (`torch.Tensor` of shape `(batch, candidates)`, *optional*): The cosine to the reference; 0 without.
+        reference_weight (`float`, *optional*, defaults to 0.0): rho.
 
     Returns:
         `torch.Tensor` of shape `(batch, candidates)`.
@@ -92,7 +107,39 @@ def candidate_reward(
     reward = weights[3] * similarity.detach()
     if scores is not None:
         reward = reward + 0.1 * (scores.to(reward.dtype) @ reward.new_tensor(weights[:3]))
+    if closeness is not None:
+        reward = reward + reference_weight * closeness.detach()
     return reward
+
+
+def mixture_loss(
+    policy: torch.Tensor, sentences: torch.Tensor, reference: torch.Tensor, temperature: float = 0.05
+) -> torch.Tensor:
+    """
+    InfoNCE of the candidates' h-vectors, mixed by the policy, against the reference's h-vector; the batch's other
+    references are the negatives (ours). What the policy learns from is the vector that it makes, so that it also
+    learns what to average.
+
+    Args:
+        policy (`torch.Tensor` of shape `(batch, candidates)`): Weights; every row has a candidate.
+        sentences (`torch.Tensor` of shape `(batch, candidates, d_h)`): h's unit vectors of the candidates.
+        reference (`torch.Tensor` of shape `(batch, d_h)`): Those of the references; none is zero.
+        temperature (`float`, *optional*, defaults to 0.05): Divides the cosines.
+
+    Returns:
+        `torch.Tensor` of shape `()`: 0 for a batch of one, which has no negatives.
+    """
+    mixed = F.normalize((policy.unsqueeze(-1) * sentences).sum(1), dim=-1)
+    reference = F.normalize(reference, dim=-1)
+    logits = mixed @ reference.T / temperature  # (batch, batch)
+    target = torch.arange(len(logits), device=logits.device)
+    same = (reference @ reference.T > 1.0 - 1e-4) & (target[:, None] != target[None, :])
+    return F.cross_entropy(logits.masked_fill(same, float("-inf")), target)
+
+
+def policy_entropy(log_policy: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Entropy in nats of each row's policy: both `(batch, candidates)` -> `(batch,)`."""
+    return -(log_policy.exp() * mask * log_policy.masked_fill(~mask, 0.0)).sum(-1)
 
 
 def policy_loss(
@@ -132,5 +179,4 @@ def policy_loss(
         loss = -expected
     else:
         raise ValueError(f"the policy objective is {objective!r}; expected 'reinforce' or 'expected'")
-    entropy = -(policy * log_policy.masked_fill(~mask, 0.0)).sum(-1)
-    return ((loss - entropy_weight * entropy) * rows).sum() / count
+    return ((loss - entropy_weight * policy_entropy(log_policy, mask)) * rows).sum() / count

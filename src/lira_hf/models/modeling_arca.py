@@ -9,13 +9,15 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from .configuration_lira import LiraConfig
-from .loss_arca import anchor_loss, candidate_reward, policy_loss
+from .loss_arca import anchor_loss, candidate_reward, mixture_loss, policy_entropy, policy_loss
 from .pooling_lira import bin_mask, unit
+from .traits_lira import trait_width
 
 
-__all__ = ["LiraActor", "LiraAdaptor", "LiraArca", "LiraArcaOutput"]
+__all__ = ["LiraActor", "LiraAdaptor", "LiraArca", "LiraArcaOutput", "mix_candidates"]
 
-ACTOR_FEATURES = 8
+# s, e, p, judged; sim and consensus, raw and standardised. The traits come on top.
+_CRITIC_FEATURES = 8
 
 
 @dataclass
@@ -98,36 +100,67 @@ class LiraAdaptor(nn.Module):
 
 class LiraActor(nn.Module):
     """
-    The policy: an MLP over what is known of each candidate (paper: s, e, p, sim). Ours: whether it was judged at all,
-    sim and consensus (mean cosine to the item's other candidates in h's space), raw and standardised within the item.
+    The policy: an MLP over what is known of each candidate (paper: s, e, p, sim). Ours: whether it was judged at all;
+    sim and consensus (mean cosine to the item's other candidates in h's space), raw and standardised within the item;
+    the traits, which cost nothing; and how much each of these is below the item's mean and its best. A judge may be
+    absent: its scores are hidden from a share of the rows in training (ours).
     Before training the policy is the softmax of `policy_prior` times the judge's part of the reward, uniform where
     nothing was judged, and the MLP learns the difference (ours).
     """
 
     def __init__(self, config: LiraConfig):
         super().__init__()
-        self.fc1 = nn.Linear(ACTOR_FEATURES, config.actor_hidden_size)
+        self.num_traits = trait_width(config.candidate_kinds)
+        width = 3 * (_CRITIC_FEATURES + self.num_traits)
+        self.fc1 = nn.Linear(width, config.actor_hidden_size)
         self.fc2 = nn.Linear(config.actor_hidden_size, 1)
-        self.fc1.init_std = ACTOR_FEATURES**-0.5
+        self.fc1.init_std = width**-0.5
         self.fc2.init_std = 0.0  # the policy is its prior before training
         self.activation = ACT2FN[config.hidden_act]
         self.temperature = config.policy_temperature
+        self.judge_dropout = config.judge_dropout
         self.prior = [config.policy_prior * 0.1 * weight for weight in config.reward_weights[:3]]
 
     def forward(
-        self, scores: torch.Tensor | None, similarity: torch.Tensor, consensus: torch.Tensor, mask: torch.Tensor
+        self,
+        scores: torch.Tensor | None,
+        similarity: torch.Tensor,
+        consensus: torch.Tensor,
+        mask: torch.Tensor,
+        traits: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """All `(batch, candidates)`, scores `(batch, candidates, 3)` -> log pi `(batch, candidates)`."""
+        """
+        All `(batch, candidates)`, scores `(batch, candidates, 3)`, traits `(batch, candidates, trait_width)` -> log pi
+        `(batch, candidates)`.
+        """
         if scores is None:
             scores = similarity.new_zeros(*similarity.shape, 3)
+        if traits is None:
+            traits = similarity.new_zeros(*similarity.shape, self.num_traits)
         scores = scores.to(similarity.dtype)
+        if self.training and self.judge_dropout:
+            heard = torch.rand(len(scores), 1, 1, device=scores.device) >= self.judge_dropout
+            scores = scores * heard
         judged = (scores > 0).all(-1, keepdim=True).to(similarity.dtype)
+        # Detached: the policy's loss must not bend the critic that it is told by (ours).
+        similarity = similarity.detach()
         columns = [similarity, standardise(similarity, mask), consensus, standardise(consensus, mask)]
-        features = torch.cat([scores * 0.1 * judged, judged, torch.stack(columns, -1)], dim=-1)
+        features = [scores * 0.1 * judged, judged, torch.stack(columns, -1), traits.to(similarity.dtype)]
+        features = _beside_others(torch.cat(features, dim=-1), mask)
         prior = fill_unjudged(scores, mask) @ scores.new_tensor(self.prior)
         logits = (prior + self.fc2(self.activation(self.fc1(features))).squeeze(-1)) / self.temperature
         lowest = torch.finfo(logits.dtype).min
         return torch.log_softmax(logits.masked_fill(~mask, lowest), dim=-1).clamp(min=lowest)
+
+
+def _beside_others(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Each candidate's features `(batch, candidates, f)`, and how far they are from the item's mean and maximum."""
+    present = mask.unsqueeze(-1)
+    features = features * present
+    mean = features.sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
+    lowest = torch.finfo(features.dtype).min
+    best = features.masked_fill(~present, lowest).amax(1, keepdim=True)
+    return torch.cat([features, (features - mean) * present, torch.where(present, features - best, 0.0)], dim=-1)
 
 
 class LiraArca(nn.Module):
@@ -144,12 +177,14 @@ class LiraArca(nn.Module):
         source_features: torch.Tensor | None,
         anchor_features: torch.Tensor | None,
         anchor_scores: torch.Tensor | None = None,
+        anchor_traits: torch.Tensor | None = None,
     ) -> LiraArcaOutput:
         """
         Args:
             source_features (`torch.Tensor` of shape `(batch, 1 + bins, d_g)`, *optional*): The text's pooled features.
             anchor_features (`torch.Tensor` of shape `(batch, candidates, 1 + bins, d_h)`, *optional*): Its candidates.
             anchor_scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*): s, e, p in 1..10, or 0.
+            anchor_traits (`torch.Tensor` of shape `(batch, candidates, traits)`, *optional*): What is free to know.
         """
         output = LiraArcaOutput()
         if source_features is not None:
@@ -165,7 +200,9 @@ class LiraArca(nn.Module):
         output.similarity = self._similarity(output)
         output.anchor_sentences = unit(anchor_features[:, :, 0])
         consensus = self._consensus(output.anchor_sentences, output.candidate_mask)
-        output.log_policy = self.actor(anchor_scores, output.similarity, consensus, output.candidate_mask)
+        output.log_policy = self.actor(
+            anchor_scores, output.similarity, consensus, output.candidate_mask, anchor_traits
+        )
         return output
 
     def _similarity(self, output: LiraArcaOutput) -> torch.Tensor:
@@ -194,33 +231,42 @@ class LiraArca(nn.Module):
         best = F.one_hot(output.log_policy.argmax(-1), output.log_policy.shape[-1])
         return best.to(output.log_policy.dtype) * output.candidate_mask
 
-    def loss(self, output: LiraArcaOutput, anchor_scores: torch.Tensor | None) -> torch.Tensor:
+    def reward(
+        self, output: LiraArcaOutput, anchor_scores: torch.Tensor | None, reference: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """R_k of each candidate, `(batch, candidates)`, detached; arguments as in [`~LiraArca.loss`]."""
+        config = self.config
+        scores = None if anchor_scores is None else fill_unjudged(anchor_scores, output.candidate_mask)
+        closeness = None
+        if reference is not None:
+            closeness = (output.anchor_sentences * unit(reference).unsqueeze(1)).sum(-1) * output.candidate_mask
+        return candidate_reward(scores, output.similarity, config.reward_weights, closeness, config.reference_weight)
+
+    def loss(
+        self, output: LiraArcaOutput, anchor_scores: torch.Tensor | None, reference: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """
         L_arca = L_RL + eta L_anchor (paper). Training samples the candidate; evaluation takes the likeliest.
 
         Rows with no text or no candidate teach nothing and are left out.
+
+        Args:
+            output ([`LiraArcaOutput`]): Of the batch.
+            anchor_scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*): s, e, p in 1..10, or 0.
+            reference (`torch.Tensor` of shape `(batch, d_h)`, *optional*): h's vector of each text's reference
+                translation, or of the English document that it should find; zero where there is none (ours).
         """
         if output.source_embeds is None or output.anchor_embeds is None:
             # Zero, yet with a graph, so that a batch of one road alone doesn't stop a training run.
             return 0.0 * self.adaptor.fc1.bias.sum()
         rows = output.source_mask.any(-1) & output.candidate_mask.any(-1)
-        policy = output.log_policy.exp() * output.candidate_mask
-        if self.training:
-            safe = torch.where(rows.unsqueeze(-1), policy, torch.ones_like(policy))
-            action = torch.multinomial(safe.float(), 1).squeeze(-1)
-        else:
-            action = policy.argmax(-1)
-        config = self.config
-        scores = None if anchor_scores is None else fill_unjudged(anchor_scores, output.candidate_mask)
-        reward = candidate_reward(scores, output.similarity, config.reward_weights)
-        mask = output.candidate_mask & rows.unsqueeze(-1)
-        loss = policy_loss(
-            output.log_policy, reward, mask, config.policy_objective, config.entropy_weight, action=action
-        )
+        action = self._act(output, rows)
+        loss = self._policy_loss(output, anchor_scores, reference, rows, action)
         if not bool(rows.any()):
             return loss + 0.0 * output.source_embeds.sum()
         place = torch.arange(len(action), device=action.device)
         chosen, frozen = output.anchor_embeds[place, action], output.anchor_sentences[place, action][rows]
+        config = self.config
         return loss + config.anchor_weight * anchor_loss(
             output.source_embeds[rows],
             chosen[rows],
@@ -229,3 +275,48 @@ class LiraArca(nn.Module):
             config.contrastive_temperature,
             same=frozen @ frozen.T > 1.0 - 1e-4,
         )
+
+    def _act(self, output: LiraArcaOutput, rows: torch.Tensor) -> torch.Tensor:
+        policy = output.log_policy.exp() * output.candidate_mask
+        if not self.training:
+            return policy.argmax(-1)
+        safe = torch.where(rows.unsqueeze(-1), policy, torch.ones_like(policy))
+        return torch.multinomial(safe.float(), 1).squeeze(-1)
+
+    def _policy_loss(
+        self,
+        output: LiraArcaOutput,
+        anchor_scores: torch.Tensor | None,
+        reference: torch.Tensor | None,
+        rows: torch.Tensor,
+        action: torch.Tensor,
+    ) -> torch.Tensor:
+        config, mask = self.config, output.candidate_mask & rows.unsqueeze(-1)
+        reward = self.reward(output, anchor_scores, reference)
+        if config.policy_objective != "mixture":
+            objective, entropy = config.policy_objective, config.entropy_weight
+            return policy_loss(output.log_policy, reward, mask, objective, entropy, action=action)
+        referred = torch.zeros_like(rows) if reference is None else rows & reference.any(-1)
+        rest = mask & ~referred.unsqueeze(-1)
+        # Rows without a reference learn from the reward, by its exact gradient.
+        share = (rows & ~referred).sum() / rows.sum().clamp(min=1)
+        loss = share * policy_loss(output.log_policy, reward, rest, "expected", config.entropy_weight)
+        if bool(referred.any()):
+            policy = output.log_policy.exp() * output.candidate_mask
+            mixed = mixture_loss(
+                policy[referred], output.anchor_sentences[referred], reference[referred], config.mixture_temperature
+            )
+            entropy = policy_entropy(output.log_policy, output.candidate_mask)[referred].mean()
+            loss = loss + (1.0 - share) * (mixed - config.entropy_weight * entropy)
+        return loss
+
+
+def mix_candidates(arca: LiraArcaOutput, sentence: torch.Tensor, weights: torch.Tensor):
+    """Candidates by their weights: tokens `(batch, bins, hidden)`, mask `(batch, bins)`, sentence `(batch, d_h)`."""
+    bin_weights = weights.unsqueeze(-1) * arca.anchor_mask  # (batch, candidates, bins)
+    total = bin_weights.sum(1)
+    # A bin that only candidates of next to no weight reach is left out, as it would be without them.
+    mask = total > 1e-6
+    tokens = (bin_weights.unsqueeze(-1) * arca.anchor_tokens).sum(1) / total.clamp(min=1e-6).unsqueeze(-1)
+    mixed = (weights.unsqueeze(-1) * unit(sentence)).sum(1)
+    return tokens, mask, mixed

@@ -260,6 +260,7 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
         anchor_ids: torch.Tensor | None = None,
         anchor_mask: torch.Tensor | None = None,
         anchor_scores: torch.Tensor | None = None,
+        anchor_traits: torch.Tensor | None = None,
         language_ids: torch.Tensor | None = None,
         source_features: torch.Tensor | None = None,
         anchor_features: torch.Tensor | None = None,
@@ -280,8 +281,9 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
         Args:
             input_ids, attention_mask (`torch.Tensor` of shape `(batch, tokens)`):
                 The base LM's prompt, with `config.prefix_length` placeholder tokens where the soft prefix goes.
-            source_ids, source_mask, anchor_ids, anchor_mask, anchor_scores, language_ids, source_features,
-                anchor_features, keep_source, keep_anchor (`torch.Tensor`, *optional*): As in [`LiraModel.forward`].
+            source_ids, source_mask, anchor_ids, anchor_mask, anchor_scores, anchor_traits, language_ids,
+                source_features, anchor_features, keep_source, keep_anchor (`torch.Tensor`, *optional*):
+                As in [`LiraModel.forward`].
             prefix_embeds (`torch.Tensor` of shape `(batch, 2 x bins, D)`, *optional*): A ready soft prefix, instead.
             prefix_mask (`torch.Tensor` of shape `(batch, 2 x bins)`, *optional*): 1 for its slots that are seen.
             labels (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
@@ -298,6 +300,7 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
             "anchor_ids": anchor_ids,
             "anchor_mask": anchor_mask,
             "anchor_scores": anchor_scores,
+            "anchor_traits": anchor_traits,
             "source_features": source_features,
             "anchor_features": anchor_features,
             "keep_source": keep_source,

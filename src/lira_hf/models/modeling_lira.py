@@ -15,9 +15,8 @@ from .base_lira import last_states, run_base
 from .checkpoint_lira import PARTS
 from .configuration_lira import LiraConfig
 from .inputs_lira import check_features
-from .modeling_arca import LiraArca, LiraArcaOutput
+from .modeling_arca import LiraArca, LiraArcaOutput, mix_candidates
 from .modeling_lasr import LiraEmbeddingHead, LiraFusion, join_paths
-from .pooling_lira import unit
 from .prefix_lira import LiraPrefixProjector, check_placeholders, embedding_width
 from .pretrained_lira import LiraPreTrainedModel
 
@@ -31,6 +30,7 @@ ROAD_NAMES = (
     "anchor_ids",
     "anchor_mask",
     "anchor_scores",
+    "anchor_traits",
     "source_features",
     "anchor_features",
     "keep_source",
@@ -56,6 +56,7 @@ class LiraModelOutput(ModelOutput):
         anchor_embeds (`torch.Tensor` of shape `(batch, candidates, hidden_size)`, *optional*): E_en.
         similarity (`torch.Tensor` of shape `(batch, candidates)`, *optional*): sim of each candidate.
         policy (`torch.Tensor` of shape `(batch, candidates)`, *optional*): pi; 0 for absent candidates.
+        reward (`torch.Tensor` of shape `(batch, candidates)`, *optional*): R_k, where `return_loss=True`.
         hidden_states, attentions (*optional*): Of the fusion's layers, where asked for.
     """
 
@@ -70,6 +71,7 @@ class LiraModelOutput(ModelOutput):
     anchor_embeds: torch.Tensor | None = None
     similarity: torch.Tensor | None = None
     policy: torch.Tensor | None = None
+    reward: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -279,6 +281,7 @@ class LiraModel(LiraPreTrainedModel):
         anchor_ids: torch.Tensor | None = None,
         anchor_mask: torch.Tensor | None = None,
         anchor_scores: torch.Tensor | None = None,
+        anchor_traits: torch.Tensor | None = None,
         language_ids: torch.Tensor | None = None,
         source_features: torch.Tensor | None = None,
         anchor_features: torch.Tensor | None = None,
@@ -286,6 +289,9 @@ class LiraModel(LiraPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         keep_source: torch.Tensor | None = None,
         keep_anchor: torch.Tensor | None = None,
+        reference_ids: torch.Tensor | None = None,
+        reference_mask: torch.Tensor | None = None,
+        reference_features: torch.Tensor | None = None,
         output_paths: bool = False,
         return_loss: bool = False,
         **kwargs: Unpack[TransformersKwargs],
@@ -297,6 +303,8 @@ class LiraModel(LiraPreTrainedModel):
                 h's tokens of K candidates, or of one. A candidate without tokens is absent.
             anchor_scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*):
                 The judge's s, e, p in 1..10; 0 where it did not judge.
+            anchor_traits (`torch.Tensor` of shape `(batch, candidates, traits)`, *optional*):
+                What is free to know of the candidates (ours), as the processor makes it; zeros without.
             language_ids (`torch.Tensor` of shape `(batch,)`, *optional*): 1 + index in `config.languages`; 0: unknown.
             source_features (`torch.Tensor` of shape `(batch, 1 + bins, d_g)`, *optional*): Cached, for `source_ids`.
             anchor_features (`torch.Tensor` of shape `(batch, candidates, 1 + bins, d_h)`, *optional*): Likewise.
@@ -305,6 +313,10 @@ class LiraModel(LiraPreTrainedModel):
                 base LM they are other names of `source_ids` and `source_mask`.
             keep_source, keep_anchor (`torch.Tensor` of shape `(batch,)`, bool, *optional*):
                 `False` takes that road away from a row: path dropout (ours).
+            reference_ids, reference_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
+                h's tokens of each text's reference translation, or of the English document that it should find, for
+                the Arca loss (ours). A row without tokens has none.
+            reference_features (`torch.Tensor` of shape `(batch, 1 + bins, d_h)`, *optional*): Cached, instead.
             output_paths (`bool`, *optional*, defaults to `False`): Also embed by each road alone (consistency, paper).
             return_loss (`bool`, *optional*, defaults to `False`): Also give the Arca loss (stage 1).
 
@@ -322,6 +334,7 @@ class LiraModel(LiraPreTrainedModel):
             anchor_ids,
             anchor_mask,
             anchor_scores,
+            anchor_traits,
             source_features,
             anchor_features,
             input_ids,
@@ -336,7 +349,10 @@ class LiraModel(LiraPreTrainedModel):
             ]
             found["source_path_embeds"], found["anchor_path_embeds"] = (path.pooler_output for path in paths)
         if return_loss:
-            found["loss"] = self.arca.loss(arca, anchor_scores)
+            reference = self._reference(reference_ids, reference_mask, reference_features)
+            found["loss"] = self.arca.loss(arca, anchor_scores, reference)
+            if arca.candidate_mask is not None:
+                found["reward"] = self.arca.reward(arca, anchor_scores, reference)
         return LiraModelOutput(**found)
 
     def anchor_roads(
@@ -346,6 +362,7 @@ class LiraModel(LiraPreTrainedModel):
         anchor_ids: torch.Tensor | None = None,
         anchor_mask: torch.Tensor | None = None,
         anchor_scores: torch.Tensor | None = None,
+        anchor_traits: torch.Tensor | None = None,
         source_features: torch.Tensor | None = None,
         anchor_features: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
@@ -354,8 +371,9 @@ class LiraModel(LiraPreTrainedModel):
         source_features, anchor_features = self._features(
             source_ids, source_mask, anchor_ids, anchor_mask, source_features, anchor_features, input_ids
         )
-        check_features(self.config, source_features, anchor_features, anchor_scores)
-        return self.arca(source_features, anchor_features, anchor_scores), source_features, anchor_features
+        check_features(self.config, source_features, anchor_features, anchor_scores, anchor_traits)
+        arca = self.arca(source_features, anchor_features, anchor_scores, anchor_traits)
+        return arca, source_features, anchor_features
 
     def soft_prefix(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """
@@ -363,6 +381,22 @@ class LiraModel(LiraPreTrainedModel):
         space; zeros where `mask` `(batch, 2 x bins)` is `False`.
         """
         return self.prefix_projector(tokens, mask, self.language_model.get_input_embeddings())
+
+    def _reference(self, ids, mask, features) -> torch.Tensor | None:
+        """h's vector of each reference, `(batch, d_h)`; zero where there is none."""
+        if ids is not None and features is not None:
+            raise ValueError("got reference_ids and reference_features; expected one of them; leave the other out")
+        if ids is not None:
+            features = self.encode_anchor(ids, mask).squeeze(1)
+        if features is None:
+            return None
+        expected = (1 + self.config.num_bins, self.config.anchor_dim)
+        if features.shape[1:] != expected:
+            raise ValueError(
+                f"reference_features has shape {tuple(features.shape)}; expected (batch, {expected[0]}, "
+                f"{expected[1]}); cache them with this model"
+            )
+        return features[:, 0].to(self.arca.adaptor.fc1.weight)
 
     def _check_prompt(self, input_ids, attention_mask) -> tuple[torch.Tensor, torch.Tensor | None]:
         if input_ids is None:
@@ -395,7 +429,7 @@ class LiraModel(LiraPreTrainedModel):
         weights = None
         if arca.anchor_tokens is not None:
             weights = self.arca.weights(arca)
-            anchor_tokens, anchor_mask, anchor = _mix(arca, anchor_features[:, :, 0], weights)
+            anchor_tokens, anchor_mask, anchor = mix_candidates(arca, anchor_features[:, :, 0], weights)
         else:
             anchor_tokens, anchor_mask = reference.new_zeros(empty), reference.new_zeros(empty[:2], dtype=torch.bool)
             anchor = reference.new_zeros(batch, config.anchor_dim)
@@ -455,14 +489,3 @@ class LiraModel(LiraPreTrainedModel):
         source_features = None if source_features is None else source_features.to(heads)
         anchor_features = None if anchor_features is None else anchor_features.to(heads)
         return source_features, anchor_features
-
-
-def _mix(arca: LiraArcaOutput, sentence: torch.Tensor, weights: torch.Tensor):
-    """Candidates by their weights: tokens `(batch, bins, hidden)`, mask `(batch, bins)`, sentence `(batch, d_h)`."""
-    bin_weights = weights.unsqueeze(-1) * arca.anchor_mask  # (batch, candidates, bins)
-    total = bin_weights.sum(1)
-    # A bin that only candidates of next to no weight reach is left out, as it would be without them.
-    mask = total > 1e-6
-    tokens = (bin_weights.unsqueeze(-1) * arca.anchor_tokens).sum(1) / total.clamp(min=1e-6).unsqueeze(-1)
-    mixed = (weights.unsqueeze(-1) * unit(sentence)).sum(1)
-    return tokens, mask, mixed

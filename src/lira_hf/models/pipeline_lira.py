@@ -10,14 +10,14 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 __all__ = ["LiraEmbeddingPipeline", "LiraGenerationPipeline", "register_pipelines"]
 
-_ITEM = ("text", "language", "candidates", "scores", "prompt")
+_ITEM = ("text", "language", "candidates", "scores", "kinds", "prompt")
 
 
 class FindsCandidates(Protocol):
     """What finds candidates of texts, such as `lira_hf.inference.CandidateSource` over a store or a translator."""
 
-    def get(self, texts: Sequence[str], languages: Sequence[str | None]) -> tuple[list, list]:
-        """Candidates and scores of each text."""
+    def find(self, texts: Sequence[str], languages: Sequence[str | None]) -> Sequence[Sequence[Any]]:
+        """The candidates of each text; each has `text`, `kind` and `scores`."""
 
 
 class _LiraPipeline(Pipeline):
@@ -61,9 +61,8 @@ class _LiraPipeline(Pipeline):
         # A text without a tag is a text of an unknown language, which is what the model was told in training.
         languages = columns["language"] if any(columns["language"]) else None
         options = {"prompts": columns["prompt"]} | options
-        batch = self.processor(
-            columns["text"], candidates=columns["candidates"], scores=scores, languages=languages, **options
-        )
+        given = {"candidates": columns["candidates"], "scores": scores, "kinds": columns["kinds"]}
+        batch = self.processor(columns["text"], languages=languages, **given, **options)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def _find(self, columns: dict[str, list], source: FindsCandidates) -> None:
@@ -72,10 +71,11 @@ class _LiraPipeline(Pipeline):
             tag if tag not in own and given is None else None
             for tag, given in zip(columns["language"], columns["candidates"], strict=True)
         ]
-        candidates, scores = source.get(columns["text"], asked)
+        found = source.find(columns["text"], asked)
         for row, tag in enumerate(asked):
             if tag is not None:
-                columns["candidates"][row], columns["scores"][row] = candidates[row], scores[row]
+                for name, field in (("candidates", "text"), ("scores", "scores"), ("kinds", "kind")):
+                    columns[name][row] = [getattr(item, field) for item in found[row]]
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """The model together with its whole processor, which the library's own pipelines leave out."""
@@ -88,8 +88,8 @@ class LiraEmbeddingPipeline(_LiraPipeline):
     Texts of any language to embeddings, `pipeline("lira-embedding", model=folder)`. For whole corpora see
     `LiraEmbedder`.
 
-    Call it with a string, a dict (`text`, and of `language`, `candidates`, `scores`, `prompt` what is known), or a
-    list of them; `language` and `candidates` may also be given for all. With `candidate_source` (a
+    Call it with a string, a dict (`text`, and of `language`, `candidates`, `scores`, `kinds`, `prompt` what is known),
+    or a list of them; `language` and `candidates` may also be given for all. With `candidate_source` (a
     `CandidateSource` over a store or a translator) candidates of texts that bring none are found.
 
     Returns:
@@ -123,8 +123,8 @@ class LiraGenerationPipeline(_LiraPipeline):
     """
     Texts of any language to the base LM's answers, `pipeline("lira-generation", model=folder)`.
 
-    Call it with a string, a dict (`text`, and of `language`, `candidates`, `scores`, `prompt` what is known), a
-    conversation (a list of turns, whose last is the text), or a list of these. `prompt` is what the base LM reads;
+    Call it with a string, a dict (`text`, and of `language`, `candidates`, `scores`, `kinds`, `prompt` what is known),
+    a conversation (a list of turns, whose last is the text), or a list of these. `prompt` is what the base LM reads;
     the soft prefix goes where the processor's `prefix_token` stands in it, at its start where it does not; by
     default it is the text itself. `candidate_source` as in [`LiraEmbeddingPipeline`]; all else goes to `generate`.
 

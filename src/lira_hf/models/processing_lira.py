@@ -18,6 +18,7 @@ from .prompt_lira import (
     load_tokenizer,
     stack_choices,
 )
+from .traits_lira import candidate_traits, trait_tensor
 
 
 __all__ = ["LiraProcessor", "clean_text"]
@@ -55,12 +56,13 @@ class LiraProcessor(LiraChatMixin):
             Soft tokens in the base LM's prompt, `config.prefix_length`; 0: there is no base LM. The tokenizer of a
             base LM gets the placeholder's token, pads on the left, and pads with its end of text where it has no
             padding token.
+        candidate_kinds (`list[str]`, *optional*): `candidate_kinds` of the configuration.
 
     Example:
 
     ```python
     >>> processor(["ঢাকা", "cat"], candidates=[["Dhaka", "dacca"], None], languages=["bn", "en"]).keys()
-    dict_keys(['source_ids', 'source_mask', 'anchor_ids', 'anchor_mask', 'language_ids'])
+    dict_keys(['source_ids', 'source_mask', 'anchor_ids', 'anchor_mask', 'anchor_traits', 'language_ids'])
     ```
     """
 
@@ -74,7 +76,9 @@ class LiraProcessor(LiraChatMixin):
         anchor_languages: Sequence[str] = ("en",),
         max_text_length: int = 512,
         prefix_length: int = 0,
+        candidate_kinds: Sequence[str] = (),
     ):
+        self.candidate_kinds = list(candidate_kinds)
         self.trained_languages = list(trained_languages)
         self.anchor_languages = list(anchor_languages)
         self.max_text_length = max_text_length
@@ -106,7 +110,7 @@ class LiraProcessor(LiraChatMixin):
             base (`str` or `PreTrainedTokenizerBase`, *optional*): Of the base LM, where there is one.
             config ([`LiraConfig`], *optional*): Of the model; gives the languages and the length of the prefix, and
                 has to agree on the placeholder.
-            kwargs: `trained_languages`, `anchor_languages`, `max_text_length`, `prefix_length`.
+            kwargs: `trained_languages`, `anchor_languages`, `max_text_length`, `prefix_length`, `candidate_kinds`.
 
         Raises:
             ValueError: Where model and tokenizer disagree on the placeholder's id.
@@ -115,6 +119,7 @@ class LiraProcessor(LiraChatMixin):
         english = source if anchor is None else load_tokenizer(anchor)
         if config is not None:
             known = {"trained_languages": config.languages, "anchor_languages": config.anchor_languages}
+            known["candidate_kinds"] = config.candidate_kinds
             kwargs = known | ({"prefix_length": config.prefix_length} if base is not None else {}) | kwargs
         if base is None:
             return cls(source, source, english, **kwargs)
@@ -143,7 +148,15 @@ class LiraProcessor(LiraChatMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        roads = ["source_ids", "source_mask", "anchor_ids", "anchor_mask", "anchor_scores", "language_ids"]
+        roads = [
+            "source_ids",
+            "source_mask",
+            "anchor_ids",
+            "anchor_mask",
+            "anchor_scores",
+            "anchor_traits",
+            "language_ids",
+        ]
         return ["input_ids", "attention_mask", *roads] if self.prefix_length else roads
 
     def __call__(
@@ -152,6 +165,8 @@ class LiraProcessor(LiraChatMixin):
         candidates: Sequence[str | Sequence[str] | None] | None = None,
         scores: Sequence[Sequence[Sequence[float] | None] | None] | None = None,
         languages: str | Sequence[str | None] | None = None,
+        kinds: Sequence[Sequence[str | None] | None] | None = None,
+        references: str | Sequence[str | None] | None = None,
         prompts: str | Sequence[str] | bool | None = None,
         choices: Sequence[Sequence[str]] | None = None,
         **kwargs: Any,
@@ -164,6 +179,10 @@ class LiraProcessor(LiraChatMixin):
                 For a single `text` also the list of its candidates.
             scores (`list`, *optional*): Per text, per candidate the judge's `(s, e, p)` in 1..10, or `None`.
             languages (`str` or `list[str]`, *optional*): Tag of all texts, or of each.
+            kinds (`list`, *optional*): Per text, per candidate its kind, such as `"memory"`, or `None`; the model's
+                `candidate_kinds` are told apart.
+            references (`str` or `list[str]`, *optional*): For training, the reference translation of each text, or
+                the English document that it should find; `None` where there is none.
             prompts (`str`, `list[str]` or `bool`, *optional*):
                 What the base LM reads, of all texts or of each. The soft prefix goes where `prefix_token` stands,
                 at the start where it does not. `None`: the text itself after the prefix. `False`: no prompt, for
@@ -174,9 +193,11 @@ class LiraProcessor(LiraChatMixin):
 
         Returns:
             `BatchFeature`: `source_ids`, `source_mask` `(batch, tokens)`; with candidates `anchor_ids`, `anchor_mask`
-            `(batch, candidates, tokens)`; with scores `anchor_scores` `(batch, candidates, 3)`; with languages
-            `language_ids` `(batch,)`. Where there is a base LM `input_ids` and `attention_mask` `(batch, tokens)`;
-            with choices these are `(batch, choices, tokens)`, and so is `choice_mask`.
+            `(batch, candidates, tokens)` and `anchor_traits` `(batch, candidates, traits)`; with scores
+            `anchor_scores` `(batch, candidates, 3)`; with languages `language_ids` `(batch,)`; with references
+            `reference_ids`, `reference_mask` `(batch, tokens)`. Where there is a base LM `input_ids` and
+            `attention_mask` `(batch, tokens)`; with choices these are `(batch, choices, tokens)`, and so is
+            `choice_mask`.
 
         Raises:
             TypeError, ValueError: Naming the row that is wrong.
@@ -198,12 +219,16 @@ class LiraProcessor(LiraChatMixin):
             flat = [text for row in candidates for text in row + [""] * (width - len(row))]
             anchors = self.tokenize_road(flat, "anchor", **kwargs)
             data.update({name: tensor.view(len(texts), width, -1) for name, tensor in anchors.items()})
+            traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
+            data["anchor_traits"] = trait_tensor(traits, _as_kinds(text, kinds), self.candidate_kinds)
         if scores is not None:
             table = _score_tensor(scores, candidates, width)
             if width:
                 data["anchor_scores"] = table
         if languages is not None:
             data["language_ids"] = torch.tensor(self.language_ids(tags))
+        if references is not None:
+            data |= self._references(references, len(texts), **kwargs)
         if self.prefix_length and prompts is not False:
             data = self.tokenize_prompts(texts, prompts, choices) | data
         elif choices is not None or prompts not in (None, False):
@@ -251,6 +276,15 @@ class LiraProcessor(LiraChatMixin):
         """Index + 1 of each tag among the languages of training; 0, "unknown", for `None` and for any other tag."""
         index = {tag: number for number, tag in enumerate(self.trained_languages, start=1)}
         return [index.get(tag, 0) for tag in languages]
+
+    def _references(
+        self, references: str | Sequence[str | None], count: int, **kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        rows = [references] if isinstance(references, str) else list(references)
+        if len(rows) != count:
+            raise ValueError(f"got {len(rows)} references for {count} texts; expected one, or None, per text")
+        tokens = self.tokenize_road([row or "" for row in rows], "anchor", **kwargs)
+        return {"reference_ids": tokens["anchor_ids"], "reference_mask": tokens["anchor_mask"]}
 
     def tokenize_road(self, texts: Sequence[str], road: str, **kwargs: Any) -> dict[str, torch.Tensor]:
         """
@@ -324,6 +358,11 @@ def _as_batch(text: Any, candidates: Any, scores: Any) -> tuple[list[str], list[
     if len(candidates) != len(rows):
         raise ValueError(f"got {len(candidates)} rows of candidates for {len(rows)} texts; expected {wanted}")
     return rows, [_candidate_row(*row) for row in zip(range(len(rows)), candidates, pairs, strict=True)], scores
+
+
+def _as_kinds(text: Any, kinds: Any) -> Any:
+    """One row of kinds per text; the kinds of a single text's candidates come without the outer list."""
+    return [kinds] if isinstance(text, str) and kinds is not None else kinds
 
 
 def _as_list(value: Any, name: str, wanted: str) -> list:

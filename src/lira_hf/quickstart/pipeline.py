@@ -33,6 +33,7 @@ from .corpus import Corpus, catalog_corpus, cldr_corpus, draw_rows, write_corpus
 from .cross_fit import FOLDS, CrossFittedFeatures, encoder_folder, fold_of
 from .encoder import distil_encoder
 from .settings import MAX_LENGTH, QuickstartSettings, arca_recipe, lasr_recipe
+from .study_corpus import study_corpus
 
 
 __all__ = ["Quickstart", "Results"]
@@ -176,7 +177,8 @@ class Quickstart:
         if settings.corpus == "cldr":
             corpus = cldr_corpus(settings.languages)
         else:
-            corpus = catalog_corpus(self.folder.parent / "debian", settings.languages)
+            build = catalog_corpus if settings.corpus == "catalogs" else study_corpus
+            corpus = build(self.folder.parent / "debian", settings.languages)
         sides = {side: draw_rows(getattr(corpus, side), settings.data_limit) for side in _SIDES}
         corpus = Corpus(**sides, cross_fit=corpus.cross_fit)
         data = self.folder / "data"

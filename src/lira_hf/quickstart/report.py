@@ -134,6 +134,7 @@ def write_card(run: Quickstart, report: dict[str, Any], folder: Path) -> Path:
     sources = {
         "cldr": "names of CLDR (Unicode licence, through Babel) and Django's catalogues (BSD-3-Clause)",
         "catalogs": "translation catalogues of Debian packages, each under its program's licence",
+        "study": "translation catalogues of Debian packages, each under its program's licence",
     }
     facts = ModelFacts(
         name=f"lira-quickstart-{run.settings.corpus}",

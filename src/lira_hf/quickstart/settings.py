@@ -9,6 +9,7 @@ from .corpus import LANGUAGES
 
 __all__ = ["MAX_LENGTH", "QuickstartSettings", "arca_recipe", "lasr_recipe"]
 
+CORPORA = ("cldr", "catalogs", "study")
 # The n-gram encoder has several tokens a character; the English encoder's own limit, 512, holds for itself.
 MAX_LENGTH = 1024
 
@@ -17,7 +18,8 @@ MAX_LENGTH = 1024
 class QuickstartSettings:
     """
     Args:
-        corpus (`str`, *optional*, defaults to `"cldr"`): `"cldr"` (CLDR and Django) or `"catalogs"` (Debian packages).
+        corpus (`str`, *optional*, defaults to `"cldr"`): `"cldr"` (CLDR and Django), `"catalogs"` (Debian packages) or
+            `"study"` (many of them, every language on every side).
         languages (`tuple[str, ...]`, *optional*): Tags.
         seeds (`tuple[int, ...]`, *optional*, defaults to `(0, 1)`): One training run each.
         num_candidates (`int`, *optional*, defaults to 4): K.
@@ -41,8 +43,8 @@ class QuickstartSettings:
     data_limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.corpus not in ("cldr", "catalogs"):
-            raise ValueError(f"the corpus is {self.corpus!r}; expected 'cldr' or 'catalogs'")
+        if self.corpus not in CORPORA:
+            raise ValueError(f"the corpus is {self.corpus!r}; expected one of {CORPORA}")
 
     def identity(self) -> dict[str, Any]:
         """What a run folder has to agree on to be continued."""

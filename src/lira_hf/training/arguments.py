@@ -75,6 +75,11 @@ class LiraTrainingArguments(TrainingArguments):
 
     Args:
         stage (`str`, *optional*, defaults to `"lasr"`): `"arca"` (stage 1) or `"lasr"` (stage 2).
+        reference (`str`, *optional*, defaults to `"document"`): What the actor learns from in stage 1 besides the
+            judge: `"document"`, the text's English document (its translation, or what it should find; ours), or
+            `"none"`, the judge and sim alone (paper).
+        actor_learning_rate (`float`, *optional*): The actor's own; it is small and bears a larger one than the
+            adaptor, which soon knows the training rows by heart. `None`: `learning_rate`.
         train_arca (`bool`, *optional*, defaults to `False`): Stage 2 also moves the adaptor and the actor (ours).
         objective (`str`, *optional*, defaults to `"soft_ndcg"`): Ranking loss of stage 2, or `"infonce"`.
         ndcg_k (`int`, *optional*, defaults to 10): k of the soft nDCG.
@@ -89,11 +94,15 @@ class LiraTrainingArguments(TrainingArguments):
         path_dropout (`float`, *optional*, defaults to 0.3): Share of the queries that lose one road (ours).
         collapse_similarity (`float`, *optional*, defaults to 0.98): Mean sim above which training warns of collapse.
         collapse_spread (`float`, *optional*, defaults to 0.005): Within-item spread of sim below which it warns.
+        collapse_entropy (`float`, *optional*, defaults to 0.01): Mean entropy of the policy, in nats, below which it
+            warns.
         per_device_eval_batch_size (`int`, *optional*, defaults to 64): More than `TrainingArguments` has, as the
             batch's documents are what is ranked.
     """
 
     stage: str = "lasr"
+    reference: str = "document"
+    actor_learning_rate: float | None = None
     train_arca: bool = False
     objective: str = "soft_ndcg"
     ndcg_k: int = 10
@@ -107,6 +116,7 @@ class LiraTrainingArguments(TrainingArguments):
     path_dropout: float = 0.3
     collapse_similarity: float = 0.98
     collapse_spread: float = 0.005
+    collapse_entropy: float = 0.01
     per_device_eval_batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -115,5 +125,7 @@ class LiraTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.stage not in ("arca", "lasr"):
             raise ValueError(f"stage is {self.stage!r}; expected 'arca' (stage 1) or 'lasr' (stage 2)")
+        if self.reference not in ("document", "none"):
+            raise ValueError(f"reference is {self.reference!r}; expected 'document' or 'none'")
         if not 0.0 <= self.path_dropout < 1.0:
             raise ValueError(f"path_dropout is {self.path_dropout}; expected a share from 0 up to, not including, 1")

@@ -7,7 +7,9 @@ import datasets
 import torch
 
 from lira_hf.data import BeirDataset
-from lira_hf.inference import CandidateSource, RoadFeatures, pad_candidates
+from lira_hf.inference import CandidateSource, FoundCandidate, RoadFeatures, pad_candidates
+from lira_hf.models import LiraProcessor
+from lira_hf.models.traits_lira import candidate_traits, trait_tensor
 
 
 __all__ = ["LiraCollator", "retrieval_rows"]
@@ -20,6 +22,8 @@ _FEATURES = datasets.Features(
         "language": datasets.Value("string"),
         "candidates": datasets.List(datasets.Value("large_string")),
         "scores": datasets.List(datasets.List(datasets.Value("float32"))),
+        "kinds": datasets.List(datasets.Value("string")),
+        "traits": datasets.List(datasets.List(datasets.Value("float32"))),
         "document": datasets.Value("large_string"),
         "document_id": datasets.Value("int64"),
     }
@@ -36,7 +40,8 @@ def retrieval_rows(beir: BeirDataset, candidates: CandidateSource | None = None)
 
     Returns:
         `datasets.Dataset`: Columns query_id, text, language, candidates (list of strings), scores (per candidate (s,
-        e, p), `[]` where it was not judged), document (text), document_id (position in the corpus).
+        e, p), `[]` where it was not judged), kinds and traits (per candidate), document (text),
+        document_id (position in the corpus).
 
     Raises:
         ValueError: If no query has a relevant document.
@@ -54,20 +59,23 @@ def retrieval_rows(beir: BeirDataset, candidates: CandidateSource | None = None)
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
         queries = [beir.queries[query] for query, _ in chunk]
-        found, scores = [[] for _ in chunk], [[] for _ in chunk]
+        found: list[list[FoundCandidate]] = [[] for _ in chunk]
         if candidates is not None:
-            found, scores = candidates.get([query.text for query in queries], [query.language for query in queries])
+            found = candidates.find([query.text for query in queries], [query.language for query in queries])
         rows.extend(
             {
                 "query_id": query_id,
                 "text": query.text,
                 "language": query.language,
-                "candidates": row,
-                "scores": [list(score) if score is not None else [] for score in judged],
+                "candidates": [item.text for item in row],
+                "scores": [list(item.scores) if item.scores is not None else [] for item in row],
+                "kinds": [item.kind for item in row],
+                # Once, not in every epoch.
+                "traits": candidate_traits(query.text, [item.text for item in row]),
                 "document": beir.corpus[document],
                 "document_id": place[document],
             }
-            for (query_id, document), query, row, judged in zip(chunk, queries, found, scores, strict=True)
+            for (query_id, document), query, row in zip(chunk, queries, found, strict=True)
         )
     return datasets.Dataset.from_list(rows, features=_FEATURES)
 
@@ -80,28 +88,43 @@ class LiraCollator:
         features ([`RoadFeatures`]): Features of both roads; what is missing is computed.
         documents (`bool`, *optional*, defaults to `True`): Also give the documents' features; stage 1 has no use for
             them.
+        references (`bool`, *optional*, defaults to `False`): Give h's features of each row's document as
+            `reference_features`, which the actor learns from in stage 1 (ours).
+        processor ([`LiraProcessor`], *optional*): Of the model that is trained, where the features are another's.
     """
 
-    def __init__(self, features: RoadFeatures, documents: bool = True):
+    def __init__(
+        self,
+        features: RoadFeatures,
+        documents: bool = True,
+        references: bool = False,
+        processor: LiraProcessor | None = None,
+    ):
         self.features = features
+        self.processor = processor or features.processor
         self.documents = documents
+        self.references = references
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         texts = [row["text"] for row in rows]
         scores = [[score or None for score in row["scores"]] for row in rows]
         batch = {
             "source_features": self._features("source", texts),
-            "language_ids": torch.tensor(self.features.processor.language_ids([row["language"] for row in rows])),
+            "language_ids": torch.tensor(self.processor.language_ids([row["language"] for row in rows])),
         }
-        anchor, judged = pad_candidates(self.features, [row["candidates"] for row in rows], scores)
-        if anchor is not None:
-            batch["anchor_features"], batch["anchor_scores"] = anchor, judged
+        candidates, kinds = [row["candidates"] for row in rows], [row["kinds"] for row in rows]
+        if batch_anchors := pad_candidates(self.features, candidates, scores):
+            batch |= batch_anchors
+            traits = [row["traits"] for row in rows]
+            batch["anchor_traits"] = trait_tensor(traits, kinds, self.processor.candidate_kinds)
+        documents = [row["document"] for row in rows]
+        if self.references:
+            batch["reference_features"] = self._features("anchor", documents)
         if self.documents:
-            documents = [row["document"] for row in rows]
             batch["document_source_features"] = self._features("source", documents)
             batch["document_anchor_features"] = self._features("anchor", documents).unsqueeze(1)
-            english = self.features.processor.anchor_languages[:1] * len(rows)
-            batch["document_language_ids"] = torch.tensor(self.features.processor.language_ids(english))
+            english = self.processor.anchor_languages[:1] * len(rows)
+            batch["document_language_ids"] = torch.tensor(self.processor.language_ids(english))
             batch["document_ids"] = torch.tensor([row["document_id"] for row in rows])
         return batch
 

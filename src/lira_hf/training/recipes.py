@@ -5,28 +5,34 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.utils import validate_repo_id
 from transformers import HfArgumentParser, PrinterCallback, set_seed
 
-from lira_hf.data import BeirDataset, read_beir
+from lira_hf.data import BeirDataset, DataProblem, read_beir
 from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, stored_critic
 from lira_hf.models import LiraConfig, LiraModel, LiraProcessor
-from lira_hf.translation import CandidateStore
+from lira_hf.translation import CandidateStore, StoreError
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
 from .dataset import LiraCollator, retrieval_rows
 from .trainer import LiraTrainer
 
 
-__all__ = ["DevEvaluator", "load_model", "read_recipe", "train_recipe"]
+__all__ = ["DevEvaluator", "check_recipe", "load_model", "read_recipe", "train_recipe"]
 
 logger = logging.getLogger(__name__)
 _ARGUMENTS = (ModelArguments, DataArguments, LiraTrainingArguments)
+_FIELDS = {field.name for kind in _ARGUMENTS for field in dataclasses.fields(kind) if field.init}
+_KINDS = "ModelArguments, DataArguments or LiraTrainingArguments"
+# Kinds of candidates beyond these are told apart by nothing but their traits.
+_MOST_KINDS = 16
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Recipe = tuple[ModelArguments, DataArguments, LiraTrainingArguments]
 DevEvaluator = Callable[[LiraEmbedder, BeirDataset], dict[str, float]]
@@ -45,27 +51,119 @@ def read_recipe(recipe: str | os.PathLike | dict[str, Any]) -> Recipe:
         ValueError: Naming unknown keys or what is wrong with a value.
     """
     if not isinstance(recipe, dict):
-        path = Path(recipe)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"got the recipe {str(path)!r}, which is no file; expected a YAML file; mend the path"
-            )
-        try:
-            recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not valid YAML: {error}") from error
-        if not isinstance(recipe, dict):
-            raise ValueError(
-                f"{path} holds {type(recipe).__name__}; expected 'name: value' lines; see examples/recipes"
-            )
-    fields = {field.name for kind in _ARGUMENTS for field in dataclasses.fields(kind) if field.init}
-    _check_names(recipe, fields, "the recipe", "ModelArguments, DataArguments or LiraTrainingArguments")
+        recipe = _load_yaml(Path(recipe))
+    _check_names(recipe, _FIELDS, "the recipe", _KINDS)
+    return _parse(recipe, _ARGUMENTS)
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"got the recipe {str(path)!r}, which is no file; expected a YAML file; mend the path")
     try:
-        return HfArgumentParser(_ARGUMENTS).parse_dict(_numbers(recipe))
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} holds {type(recipe).__name__}; expected 'name: value' lines; see examples/recipes")
+    return recipe
+
+
+def _parse(recipe: dict[str, Any], kinds: tuple[type, ...]) -> Any:
+    try:
+        return HfArgumentParser(kinds).parse_dict(_numbers(recipe), allow_extra_keys=True)
     except TypeError as error:  # the dataclasses compare and compute with what they are given
         raise ValueError(
             f"the recipe has a value of a wrong type ({error}); expected numbers, texts and lists"
         ) from error
+
+
+def check_recipe(path: str | os.PathLike) -> list[DataProblem]:
+    """
+    What would stop a run of a recipe: its keys and values, and whether what it names is there, seen from this folder.
+
+    Args:
+        path (`str` or `os.PathLike`): A YAML file.
+
+    Returns:
+        `list[DataProblem]`: Everything found: all unknown keys, the first wrong value of model, data and training
+        arguments each, and every file that is missing.
+    """
+    place = Path(path)
+    try:
+        recipe = _load_yaml(place)
+    except (ValueError, OSError) as error:
+        return [_problem(place, None, str(error))]
+    found = [*_wrong_values(recipe), *_missing_files(recipe)]
+    return [_problem(place, field, message) for field, message in found]
+
+
+def _wrong_values(recipe: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
+    """Field, if one is meant, and message."""
+    try:
+        _check_names(recipe, _FIELDS, "the recipe", _KINDS)
+    except ValueError as error:
+        yield None, str(error)
+    for kind in _ARGUMENTS:
+        try:
+            _parse(recipe, (kind,))
+        except (ValueError, OSError, ImportError) as error:
+            field = re.match(r"(?:got )?(\w+)(?: is |=)", str(error))
+            yield field[1] if field and field[1] in recipe else None, str(error)
+    config = recipe.get("config") or {}
+    if not isinstance(config, dict):
+        yield (
+            "config",
+            f"got {config!r:.60}; expected fields of LiraConfig with their values; write 'name: value' lines",
+        )
+        return
+    try:
+        _check_names(config, {field.name for field in dataclasses.fields(LiraConfig)}, "config", "LiraConfig")
+        LiraConfig(**_numbers(config))
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        yield "config", " ".join(str(error).split())
+
+
+def _missing_files(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    named = {name: value for name, value in recipe.items() if isinstance(value, str) and value}
+    for field in ("model", "encoder", "anchor"):
+        name = named.get(field)
+        if name is not None and not Path(name).is_dir() and not _hub_name(name):
+            yield field, f"got {name!r}; expected a folder that is there, or a name on the Hub; mend the path"
+    if "data" in named:
+        splits = [named.get("train_split", "train"), recipe.get("dev_split", "dev")]
+        files = ["corpus.jsonl", "queries.jsonl", *(f"qrels/{split}.tsv" for split in splits if split)]
+        if missing := [name for name in files if not (Path(named["data"]) / name).is_file()]:
+            got = f"{named['data']!r} without {', '.join(missing)}"
+            yield "data", f"got {got}; expected a BEIR folder with these splits; mend the path or the splits' names"
+    if "store" in named:
+        try:
+            with CandidateStore(named["store"], read_only=True) as store:
+                if "critic" in named:
+                    stored_critic(store, named["critic"], named.get("critic_fingerprint"))
+        except StoreError as error:
+            yield "store", str(error)
+        except ValueError as error:
+            yield "critic", str(error)
+
+
+def _problem(path: Path, field: str | None, message: str) -> DataProblem:
+    """A problem from a message of the form "got; expected; fix", with the line of the field."""
+    got, _, rest = message.removeprefix("got ").partition("; expected ")
+    expected, _, fix = rest.partition("; ")
+    row = None
+    if field is not None:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        row = next((row for row, line in enumerate(lines, 1) if re.match(rf"{field}\s*:", line)), None)
+    expected, fix = expected or "a recipe that can be run", fix or "see examples/recipes"
+    return DataProblem(str(path), row, field, got, expected, fix.rstrip("."))
+
+
+def _hub_name(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _check_names(given: dict[str, Any], known: set[str], where: str, what: str) -> None:
@@ -111,6 +209,7 @@ def _load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
         model = LiraModel.from_pretrained(arguments.model, config=config)
         processor = LiraProcessor.from_pretrained(arguments.model)
         processor.trained_languages, processor.anchor_languages = model.config.languages, model.config.anchor_languages
+        processor.candidate_kinds = model.config.candidate_kinds
         return model, processor
     model = LiraModel.from_backbones(arguments.encoder, arguments.anchor, **arguments.config)
     options = {"config": model.config, "max_text_length": arguments.max_length}
@@ -138,16 +237,12 @@ def train_recipe(
         `tuple`: the trained model, its processor and the last metrics.
     """
     model_arguments, data, args = recipe if isinstance(recipe, tuple) else read_recipe(recipe)
+    source = _candidate_source(data)
+    train = retrieval_rows(read_beir(data.data, data.train_split), source)
     set_seed(args.seed)  # before the heads are made
-    model, processor = load_model(model_arguments)
-    source = None
-    if data.store is not None:
-        store = CandidateStore(data.store, read_only=True)
-        critic = stored_critic(store, data.critic, data.critic_fingerprint) if data.critic else None
-        source = CandidateSource(store, critic=critic, num_candidates=data.num_candidates)
+    model, processor = load_model(_with_kinds(model_arguments, train))
     progress = not args.disable_tqdm
     features = RoadFeatures(model, processor, data.features, data.feature_dtype, progress=progress)
-    train = retrieval_rows(read_beir(data.data, data.train_split), source)
     trained = train_features or features
     if trained.caches:
         _fill(trained, train)
@@ -156,12 +251,15 @@ def train_recipe(
         dev = read_beir(data.data, data.dev_split)
         dev_rows = retrieval_rows(dev, source)
     embedder = LiraEmbedder(model, processor, source, features)
+    lasr = args.stage == "lasr"
     trainer = LiraTrainer(
         model=model,
         args=args,
         train_dataset=train,
         eval_dataset=dev_rows,
-        data_collator=LiraCollator(trained, documents=args.stage == "lasr"),
+        data_collator=LiraCollator(
+            trained, documents=lasr, references=not lasr and args.reference == "document", processor=processor
+        ),
         processing_class=processor,
         evaluator=None if dev is None else lambda _: evaluator(embedder, dev),
     )
@@ -172,6 +270,23 @@ def train_recipe(
     model.freeze()
     trainer.save_model(args.output_dir)
     return model.eval(), processor, metrics
+
+
+def _candidate_source(data: DataArguments) -> CandidateSource | None:
+    if data.store is None:
+        return None
+    store = CandidateStore(data.store, read_only=True)
+    critic = stored_critic(store, data.critic, data.critic_fingerprint) if data.critic else None
+    return CandidateSource(store, critic=critic, num_candidates=data.num_candidates)
+
+
+def _with_kinds(arguments: ModelArguments, rows) -> ModelArguments:
+    """A model that is joined anew tells apart the kinds of candidates that there are, unless it is told which."""
+    if arguments.model is not None or "candidate_kinds" in arguments.config:
+        return arguments
+    counts = Counter(kind for row in rows["kinds"] for kind in row if kind)
+    kinds = sorted(kind for kind, _ in counts.most_common(_MOST_KINDS))
+    return dataclasses.replace(arguments, config={**arguments.config, "candidate_kinds": kinds})
 
 
 def _fill(features: RoadFeatures, rows) -> None:

@@ -1,7 +1,6 @@
 """LiraTrainer: the Hugging Face Trainer with what LiRA's stages need on top: queues, consistency, monitors, resume."""
 
 import json
-import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable
@@ -24,11 +23,11 @@ from lira_hf.losses import (
 from lira_hf.models import LiraModel, LiraModelOutput
 
 from .arguments import LiraTrainingArguments
+from .monitors import CollapseWarnings, choice_statistics
 
 
 __all__ = ["LiraTrainer", "last_checkpoint"]
 
-logger = logging.getLogger(__name__)
 _COMPLETE = "lira_state.json"
 
 
@@ -104,8 +103,22 @@ class LiraTrainer(Trainer):
             threshold=args.safe_similarity,
         )
         self._stats: dict[str, list[torch.Tensor]] = defaultdict(list)
-        self._warned = False
+        self._collapse = CollapseWarnings(args)
         self.add_callback(_StateCallback(self))
+
+    def create_optimizer(self, model: nn.Module | None = None):
+        """As in `Trainer`; the actor learns at `actor_learning_rate`, where there is one."""
+        optimizer = super().create_optimizer(model)
+        rate = self.args.actor_learning_rate
+        if rate is None or any("actor" in group for group in optimizer.param_groups):
+            return optimizer
+        actor = {id(weight) for weight in self.model.arca.actor.parameters()}
+        for group in list(optimizer.param_groups):
+            own = [weight for weight in group["params"] if id(weight) in actor]
+            group["params"] = [weight for weight in group["params"] if id(weight) not in actor]
+            if own:
+                optimizer.add_param_group({**group, "params": own, "lr": rate, "actor": True})
+        return optimizer
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
         """
@@ -174,44 +187,16 @@ class LiraTrainer(Trainer):
             self._stats[name].append(value.detach().float())
         return output, loss
 
-    @torch.no_grad()
     def _watch(self, output: LiraModelOutput) -> None:
-        """Mean and within-item spread of sim, and the policy's entropy, over the texts with a choice."""
-        if output.policy is None:
-            return
-        choice = (output.policy > 0).sum(-1) > 1
-        if not bool(choice.any()):
-            return
-        policy, similarity = output.policy[choice].float(), output.similarity[choice].float()
-        present = policy > 0
-        count = present.sum(-1)
-        mean = (similarity * present).sum(-1) / count
-        spread = ((similarity - mean[:, None]).square() * present).sum(-1).div(count).sqrt()
-        self._stats["sim_mean"].append(mean.mean())
-        self._stats["sim_spread"].append(spread.mean())
-        self._stats["policy_entropy"].append(-(policy * policy.clamp(min=1e-9).log()).sum(-1).mean())
+        for name, value in choice_statistics(output).items():
+            self._stats[name].append(value)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs and self._stats:
             logs |= {name: round(torch.stack(values).mean().item(), 6) for name, values in self._stats.items()}
             self._stats.clear()
-            self._warn_of_collapse(logs)
+            self._collapse(logs)
         super().log(logs, *args, **kwargs)
-
-    def _warn_of_collapse(self, logs: dict[str, float]) -> None:
-        high = logs.get("sim_mean", 0.0) > self.args.collapse_similarity
-        flat = logs.get("sim_spread", 1.0) < self.args.collapse_spread
-        if (high or flat) and not self._warned:
-            self._warned = True
-            logger.warning(
-                "the embedding critic collapses: mean sim %.3f (warning above %.3f), spread within an item %.4f "
-                "(warning below %.4f); every candidate looks alike to it. Use anchor_loss='contrastive', a lower "
-                "learning rate or fewer steps.",
-                logs.get("sim_mean", float("nan")),
-                self.args.collapse_similarity,
-                logs.get("sim_spread", float("nan")),
-                self.args.collapse_spread,
-            )
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The stage's loss. There are no labels, without which `Trainer` would compute none."""
@@ -245,12 +230,17 @@ def _join(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     scores = inputs.get("anchor_scores")
     if scores is None:
         scores = queries.new_zeros(*queries.shape[:2], 3)
+    traits = {}
+    if "anchor_traits" in inputs:
+        known = inputs["anchor_traits"]
+        traits["anchor_traits"] = torch.cat([known, known.new_zeros(count, *known.shape[1:])])
     padded = anchor.new_zeros(count, *queries.shape[1:])
     padded[:, :1] = anchor
     return {
         "source_features": torch.cat([inputs["source_features"], documents]),
         "anchor_features": torch.cat([queries, padded]),
         "anchor_scores": torch.cat([scores, scores.new_zeros(count, *scores.shape[1:])]),
+        **traits,
         "language_ids": torch.cat([inputs["language_ids"], inputs["document_language_ids"]]),
     }
 
