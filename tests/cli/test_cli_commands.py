@@ -216,7 +216,7 @@ def test_train_with_a_recipe_that_is_none(lira, tiny_data, tiny_backbones, tmp_p
 
 def test_quickstart_with_wrong_settings(lira, tmp_path, refused, monkeypatch):
     refused(
-        lira("quickstart", "--corpus", "wikipedia", "--output", tmp_path), "corpus is 'wikipedia'; expected 'cldr' or"
+        lira("quickstart", "--corpus", "wikipedia", "--output", tmp_path), "corpus is 'wikipedia'; expected one of .*'cldr', 'catalogs', 'study'"
     )
     assert lira("quickstart", "--seeds", 0).exit_code == 2
     (tmp_path / "settings.json").write_text('{"corpus": "catalogs"}')

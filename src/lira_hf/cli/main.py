@@ -2,6 +2,7 @@
 
 import logging
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,18 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="LiRA for Hug
 console = Console() if Console().is_terminal else Console(width=150)
 
 _BAD_INPUT = (ValueError, OSError, RuntimeError, ImportError)
+
+
+class _Part(StrEnum):
+    CORPUS = "corpus"
+    QUERIES = "queries"
+
+
+class _Precision(StrEnum):
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+    BINARY = "binary"
 
 
 app.add_typer(store_app, name="store")
@@ -51,7 +64,7 @@ def _fail(error: Exception) -> typer.Exit:
 @app.command()
 def quickstart(
     corpus: Annotated[
-        str, typer.Option(help="'cldr': installed packages; 'catalogs': Debian packages through apt.")
+        str, typer.Option(help="'cldr': installed packages; 'catalogs' or 'study': few or many Debian packages.")
     ] = "cldr",
     output: Annotated[Path | None, typer.Option(help="The run's folder; runs/quickstart-CORPUS by default.")] = None,
     seeds: Annotated[int, typer.Option(help="Training runs.", min=1)] = 2,
@@ -114,25 +127,97 @@ def evaluate(
 
 
 @app.command()
+def embed(
+    model: Annotated[str, typer.Argument(help="A LiRA checkpoint: folder or name.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A BEIR folder; a .jsonl, .tsv, .csv or .parquet file with id, text and language; or a text file "
+            "with a text a line."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of vectors; made, or added to.")],
+    part: Annotated[_Part, typer.Option(help="Of a BEIR folder: what is embedded.")] = _Part.CORPUS,
+    language: Annotated[
+        str | None,
+        typer.Option("--language", "-l", help="Tag of the texts that name none; 'und' where nobody knows it."),
+    ] = None,
+    precision: Annotated[_Precision, typer.Option(help="How vectors are kept.")] = _Precision.FLOAT32,
+    store: Annotated[Path | None, typer.Option(help="Candidate store.")] = None,
+    translator: Annotated[
+        Path | None, typer.Option(help="Folder of a saved translator, for what the store lacks.")
+    ] = None,
+    critic: Annotated[
+        str | None, typer.Option(help="Folder of a saved heuristic critic, or NAME[:FINGERPRINT] of one in the store.")
+    ] = None,
+    candidates: Annotated[int, typer.Option(help="Most candidates per text.", min=1)] = 5,
+    batch_size: Annotated[int, typer.Option(help="Texts in one pass.", min=1)] = 64,
+    shard_rows: Annotated[int, typer.Option(help="Texts of a shard, which is what a kill can lose.", min=1)] = 8192,
+    processes: Annotated[int, typer.Option(help="Processes that embed.", min=1)] = 1,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Such as cuda:1; several are shared among the processes.")
+    ] = None,
+) -> None:
+    """Texts of any number into a folder of vectors; a killed run goes on where it was."""
+    from .embed import run_embed
+
+    source = (store, translator, critic, candidates)
+    sizes = (batch_size, shard_rows, processes, device or [])
+    try:
+        run_embed(model, data, output, part.value, language, precision.value, source, *sizes, console)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+
+
+@app.command()
 def search(
     model: Annotated[str, typer.Argument(help="A LiRA checkpoint: folder or name.")],
-    corpus: Annotated[
-        Path, typer.Argument(help="A BEIR folder, its corpus.jsonl, or a text file with a document a line.")
-    ],
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CORPUS | QUERY...",
+            help="A BEIR folder, its corpus.jsonl, or a text file with a document a line; with --vectors the queries.",
+        ),
+    ] = None,
     query: Annotated[
-        list[str], typer.Option("--query", "-q", help="LANGUAGE:TEXT, such as 'bn:ঢাকা'; several are fine.")
-    ],
+        list[str] | None, typer.Option("--query", "-q", help="LANGUAGE:TEXT, such as 'bn:ঢাকা'; several are fine.")
+    ] = None,
+    vectors: Annotated[Path | None, typer.Option(help="A folder that `lira embed` made, to search in.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="With --vectors: a file of queries, in any form that `lira embed` reads.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", help="With --vectors: tag of the queries that name none.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Candidate store.")] = None,
     translator: Annotated[Path | None, typer.Option(help="Folder of a saved translator.")] = None,
-    critic: Annotated[Path | None, typer.Option(help="Folder of a saved heuristic critic.")] = None,
-    features: Annotated[Path | None, typer.Option(help="Feature cache.")] = None,
+    critic: Annotated[
+        str | None, typer.Option(help="Folder of a saved heuristic critic, or NAME[:FINGERPRINT] of one in the store.")
+    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Feature cache; not with --vectors.")] = None,
     candidates: Annotated[int, typer.Option(help="Most candidates per query.", min=1)] = 5,
-    k: Annotated[int, typer.Option("-k", help="Documents per query.", min=1)] = 3,
+    k: Annotated[int, typer.Option("-k", help="Texts per query.", min=1)] = 3,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="With --vectors: write a JSON object a query here.")
+    ] = None,
 ) -> None:
-    """Search an English corpus in any language."""
-    from .search import run_search
+    """Search an English corpus, or a folder of vectors, in any language."""
+    from .search import run_search, run_vector_search
 
+    source, asked = (store, translator, critic, candidates), query or []
+    if vectors is None and (len(texts or []) != 1 or not asked):
+        raise typer.BadParameter("expected one CORPUS and at least one --query, or --vectors and queries")
+    if vectors is not None and not (texts or asked or queries):
+        raise typer.BadParameter("got --vectors without a query; expected one, --query or --queries")
+    if vectors is None and (queries or language or output):
+        raise typer.BadParameter("got --queries, --language or --output without --vectors; expected them together")
+    if vectors is not None and features:
+        raise typer.BadParameter("got --features with --vectors; expected one of the two")
     try:
-        run_search(model, corpus, query, translator, critic, features, candidates, k, console)
+        if vectors is None:
+            run_search(model, Path((texts or [])[0]), asked, source, features, k, console)
+        else:
+            run_vector_search(model, vectors, texts or [], asked, queries, language, source, k, output, console)
     except _BAD_INPUT as error:
         raise _fail(error) from error
 
@@ -140,15 +225,25 @@ def search(
 @app.command()
 def validate(
     paths: Annotated[
-        list[Path], typer.Argument(help="BEIR folders, .tsv files of parallel text, gettext catalogues.")
+        list[Path],
+        typer.Argument(
+            help="BEIR folders, parallel text, catalogues, scored pairs, conversations, candidates and their stores, "
+            "feature caches, recipes; or folders of such files."
+        ),
     ],
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="beir, parallel, gettext, sts, chat, features, candidates, store or recipe; recognised by default."
+        ),
+    ] = None,
     json_output: Annotated[Path | None, typer.Option("--json", help="Also write the problems here.")] = None,
 ) -> None:
     """Everything that is wrong with data, row by row, in one pass; exit code 1 if anything is."""
-    from .inspect import run_validate
+    from .validate import run_validate
 
     try:
-        found = run_validate(paths, console, json_output)
+        found = run_validate(paths, kind, console, json_output)
     except _BAD_INPUT as error:
         raise _fail(error) from error
     if found:

@@ -1,23 +1,43 @@
-"""Text to vectors: cached features of the backbones, candidates on demand, the embedder, exact search."""
+"""Text to vectors: cached backbone features, candidates on demand, the embedder, folders of vectors, search."""
 
-from .candidates import CandidateSource, stored_critic
+from .candidates import CandidateSource, FoundCandidate, stored_critic
 from .embedder import LiraEmbedder, pad_candidates
 from .features import RoadFeatures
 from .inspection import RunEstimate, TokenizerReport, estimate_run, inspect_tokenizer, text_scripts
-from .search import SearchHit, SearchIndex
+from .precision import dequantize, quantize
+from .rows import check_rows, read_rows
+from .search import SearchHit, SearchIndex, VectorHit, VectorIndex
+from .stream import EmbedReport, embed_rows, encode_rows
+from .vectors import TextRow, VectorFolder, VectorsError
+from .workers import EmbedderPool, WorkerError
 
 
 __all__ = [
     "CandidateSource",
+    "EmbedReport",
+    "EmbedderPool",
+    "FoundCandidate",
     "LiraEmbedder",
     "RoadFeatures",
     "RunEstimate",
     "SearchHit",
     "SearchIndex",
+    "TextRow",
     "TokenizerReport",
+    "VectorFolder",
+    "VectorHit",
+    "VectorIndex",
+    "VectorsError",
+    "WorkerError",
+    "check_rows",
+    "dequantize",
+    "embed_rows",
+    "encode_rows",
     "estimate_run",
     "inspect_tokenizer",
     "pad_candidates",
+    "quantize",
+    "read_rows",
     "stored_critic",
     "text_scripts",
 ]

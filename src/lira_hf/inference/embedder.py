@@ -1,16 +1,26 @@
 """LiraEmbedder: text in, vectors out, with candidates from a list, a store or a translator."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from lira_hf.models import LiraModel, LiraProcessor
+from lira_hf.models.backbones_lira import backbone_fingerprint
+from lira_hf.models.traits_lira import candidate_traits, trait_tensor
 
-from .candidates import CandidateSource
+from .candidates import CandidateSource, FoundCandidate
 from .features import RoadFeatures
+from .features import _tokenizer_state as tokenizer_state
+from .precision import check_precision, quantize
+from .workers import EmbedderPool
 
 
 __all__ = ["LiraEmbedder", "pad_candidates"]
@@ -64,18 +74,28 @@ class LiraEmbedder:
         languages: str | Sequence[str | None] | None = None,
         candidates: Sequence[Sequence[str]] | None = None,
         scores: Sequence[Sequence[Sequence[float] | None]] | None = None,
-    ) -> NDArray[np.float32]:
+        precision: str = "float32",
+        pool: EmbedderPool | None = None,
+    ) -> NDArray[Any]:
         """
         Args:
             texts (`str` or `Sequence[str]`): The texts.
             languages (`str` or `Sequence[str]`, *optional*): Tag of all texts or of each.
             candidates (`Sequence[Sequence[str]]`, *optional*): Candidates of each text, instead of the source's.
             scores (`Sequence`, *optional*): The judge's (s, e, p) of each candidate, or `None`.
+            precision (`str`, *optional*, defaults to `"float32"`): `"float16"`, `"int8"` and `"binary"` take a half,
+                a quarter and a 32nd of the room, see [`quantize`].
+            pool ([`EmbedderPool`], *optional*): Processes that embed, in place of this one.
 
         Returns:
             `np.ndarray` of shape `(texts, projection_dim)`, float32, of unit length; zero for an empty text without
-            candidates.
+            candidates. In another precision its own type, and for `"binary"` the width `ceil(projection_dim / 8)`.
+
+        Raises:
+            ValueError: For another number of languages or candidates than of texts, or another precision.
+            WorkerError: A process of the pool died.
         """
+        check_precision(precision)
         single = isinstance(texts, str)
         texts = [texts] if single else list(texts)
         tags = [languages] * len(texts) if languages is None or isinstance(languages, str) else list(languages)
@@ -88,36 +108,79 @@ class LiraEmbedder:
                 f"got {len(texts)} texts and {len(candidates)} lists of candidates; expected one list per text"
             )
         output = np.zeros((len(texts), self.model.config.projection_dim), dtype=np.float32)
+        with tqdm(total=len(texts), desc="embedding", unit="text", disable=not self.progress) as bar:
+            for rows, vectors in self._encoded(texts, tags, candidates, scores, pool):
+                output[rows] = vectors
+                bar.update(len(rows))
+        output = quantize(output, precision)
+        return output[0] if single else output
+
+    @torch.no_grad()
+    def _encoded(self, texts, tags, candidates, scores, pool) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        """Batch by batch, the places of its texts and their vectors."""
         # Texts of like length go together, so that little of a batch is padding.
         order = sorted(range(len(texts)), key=lambda position: len(texts[position]), reverse=True)
-        for start in tqdm(range(0, len(order), self.batch_size), desc="embedding", disable=not self.progress):
-            rows = order[start : start + self.batch_size]
-            batch, marks = [texts[row] for row in rows], [tags[row] for row in rows]
-            if candidates is not None:
-                found = [list(candidates[row]) for row in rows]
-                judged = [list(scores[row]) if scores is not None else [None] * len(candidates[row]) for row in rows]
-            else:
-                found, judged = self._find(batch, marks)
-            output[rows] = self.encode_batch(batch, marks, found, judged)
-        return output[0] if single else output
+        groups = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        batches = (self._batch(rows, texts, tags, candidates, scores) for rows in groups)
+        if pool is None:
+            vectors: Iterator[NDArray[np.float32]] = (self.encode_batch(*batch) for batch in batches)
+        else:
+            vectors = pool.map(batches, self.fingerprint)
+        yield from zip(groups, vectors, strict=True)
+
+    def _batch(self, rows: list[int], texts, tags, candidates, scores) -> tuple[Any, ...]:
+        """What `encode_batch` takes for the texts at some places."""
+        batch, marks = [texts[row] for row in rows], [tags[row] for row in rows]
+        if candidates is None:
+            return batch, marks, *self._find(batch, marks)
+        found = [list(candidates[row]) for row in rows]
+        judged = [list(scores[row]) if scores is not None else [None] * len(candidates[row]) for row in rows]
+        return batch, marks, found, judged, None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """
+        What vectors depend on besides texts and candidates: weights, tokenizers, settings; 16 hexadecimal digits.
+
+        It is the same for a checkpoint wherever it lies, and isn't worked out again once the weights have changed.
+        """
+        config = self.model.config.to_dict()
+        aside = {*PreTrainedConfig().to_dict(), "backbone_info", "backbones_saved", "adapter_folder", "part_dtypes"}
+        own = {name: value for name, value in config.items() if name not in aside and not name.endswith("_config")}
+        own.pop("lira_version", None)
+        tokenizers = [self.processor.source_tokenizer, self.processor.anchor_tokenizer]
+        if self.model.config.embedding_source == "language_model":
+            tokenizers.append(self.processor.tokenizer)
+        parts = [
+            backbone_fingerprint(self.model),
+            self.processor.max_text_length,
+            [_tokenizer_state(tokenizer) for tokenizer in tokenizers],
+            json.dumps(own, sort_keys=True, default=str),
+            self.processor.trained_languages,
+            self.processor.anchor_languages,
+            self.processor.candidate_kinds,
+        ]
+        return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
     def _find(self, texts: list[str], languages: list[str | None]):
         own = self.processor.anchor_languages
         foreign = [None if tag in own else tag for tag in languages]
-        if self.candidates is None:
-            found, judged = [[] for _ in texts], [[] for _ in texts]
-        else:
-            found, judged = self.candidates.get(texts, foreign)
-        for row, (text, tag) in enumerate(zip(texts, languages, strict=True)):
+        rows: list[list[FoundCandidate]] = [[] for _ in texts]
+        if self.candidates is not None:
+            rows = self.candidates.find(texts, foreign)
+        for number, (text, tag) in enumerate(zip(texts, languages, strict=True)):
             if tag in own and text.strip():
-                found[row], judged[row] = [text], [None]
-        return found, judged
+                rows[number] = [FoundCandidate(text)]
+        columns = ([[getattr(item, name) for item in row] for row in rows] for name in ("text", "scores", "kind"))
+        return tuple(columns)
 
-    def encode_batch(self, texts, languages, candidates, scores) -> NDArray[np.float32]:
-        """One batch with its candidates and scores: `(texts, projection_dim)`."""
+    def encode_batch(self, texts, languages, candidates, scores, kinds=None) -> NDArray[np.float32]:
+        """One batch with its candidates, their scores and kinds: `(texts, projection_dim)`."""
         device = self.model.device
         source = torch.from_numpy(self.features.get("source", texts).astype(np.float32)).to(device)
-        anchor, judged = pad_candidates(self.features, candidates, scores)
+        if anchors := pad_candidates(self.features, candidates, scores):
+            traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
+            anchors["anchor_traits"] = trait_tensor(traits, kinds, self.processor.candidate_kinds)
         ids = torch.tensor(self.processor.language_ids(languages), device=device)
         prompt = {}
         if self.model.config.embedding_source == "language_model":
@@ -125,18 +188,26 @@ class LiraEmbedder:
         output = self.model(
             **prompt,
             source_features=source,
-            anchor_features=None if anchor is None else anchor.to(device),
-            anchor_scores=None if judged is None else judged.to(device),
+            **{name: value.to(device) for name, value in anchors.items()},
             language_ids=ids,
         )
         return output.pooler_output.float().cpu().numpy()
+
+
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """As of the feature cache, without what a tokenizer written in Python notes of the folder that it came from."""
+    *state, last = tokenizer_state(tokenizer)
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        places = ("name_or_path", "is_local", "local_files_only", "processor_class", "backend")
+        last = json.dumps([pair for pair in json.loads(last) if pair[0] not in places])
+    return [*state, last]
 
 
 def pad_candidates(
     features: RoadFeatures,
     candidates: Sequence[Sequence[str]],
     scores: Sequence[Sequence[Sequence[float] | None]] | None = None,
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+) -> dict[str, torch.Tensor]:
     """
     Ragged candidates as the tensors that the model reads.
 
@@ -146,12 +217,12 @@ def pad_candidates(
         scores (`Sequence`, *optional*): Per candidate (s, e, p) or `None`.
 
     Returns:
-        `tuple`: features `(texts, candidates, 1 + bins, d_h)` float32, zero where there is no candidate, and scores
-        `(texts, candidates, 3)`, zero where there is none. Both `None` where no text has a candidate.
+        `dict`: `anchor_features` `(texts, candidates, 1 + bins, d_h)` float32 and `anchor_scores` `(texts,
+        candidates, 3)`, zero where there is none. Empty where no text has a candidate.
     """
     width = max((len(row) for row in candidates), default=0)
     if not width:
-        return None, None
+        return {}
     flat = [text for row in candidates for text in row]
     found = features.get("anchor", flat)
     padded = np.zeros((len(candidates), width, features.rows, features.dims["anchor"]), dtype=np.float32)
@@ -164,4 +235,4 @@ def pad_candidates(
         for k, score in enumerate(scores[row] if scores is not None else []):
             if score is not None:
                 judged[row, k] = score
-    return torch.from_numpy(padded), torch.from_numpy(judged)
+    return {"anchor_features": torch.from_numpy(padded), "anchor_scores": torch.from_numpy(judged)}

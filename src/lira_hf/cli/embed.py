@@ -1,0 +1,100 @@
+"""`lira embed`."""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from lira_hf.data import normalize_language
+from lira_hf.inference import (
+    CandidateSource,
+    EmbedderPool,
+    LiraEmbedder,
+    VectorFolder,
+    check_rows,
+    embed_rows,
+    read_rows,
+    stored_critic,
+)
+from lira_hf.translation import CandidateStore, Critic, HeuristicCritic, Identity, load_translator
+
+from .checkpoint import load_checkpoint
+
+
+__all__ = ["make_source", "run_embed"]
+
+
+def make_source(
+    store: Path | None, translator: Path | None, critic: str | None, num_candidates: int
+) -> CandidateSource | None:
+    """
+    Where candidates come from, by the options; `None` without a store and a translator.
+
+    `critic` is the folder of a saved heuristic critic, or the name of one whose scores the store has. With a
+    translator the store takes in what it answers, and is made if it isn't there.
+    """
+    if store is None and translator is None:
+        if critic is not None:
+            raise ValueError(
+                f"got --critic {critic} without --store and --translator; expected what it judges; add one of the two"
+            )
+        return None
+    held = None if store is None else CandidateStore(store, read_only=translator is None)
+    judge: Critic | Identity | None = None
+    if critic is not None and Path(critic).is_dir():
+        judge = HeuristicCritic.load(Path(critic))
+    elif critic is not None:
+        if held is None:
+            raise ValueError(
+                f"got --critic {critic}, which is no folder, without --store; expected the folder of a saved critic, "
+                "or the store that has a critic's scores; mend the path, or add --store"
+            )
+        judge = stored_critic(held, *critic.split(":", 1))
+    return CandidateSource(held, None if translator is None else load_translator(translator), judge, num_candidates)
+
+
+def run_embed(
+    model_name: str,
+    data: Path,
+    output: Path,
+    part: str,
+    language: str | None,
+    precision: str,
+    source_options: tuple[Path | None, Path | None, str | None, int],
+    batch_size: int,
+    shard_rows: int,
+    processes: int,
+    devices: list[str],
+    console: Console,
+) -> None:
+    """Checks the data, embeds what the folder lacks, and says what became of it."""
+    if language is not None and language != "und":
+        normalize_language(language)
+    model, processor = load_checkpoint(model_name)
+    if data.is_dir() and part == "corpus" and language is None:
+        language = processor.anchor_languages[0]  # BEIR's documents name no language; as `lira search` takes them
+    total = check_rows(data, part, language, progress=console.is_terminal)
+    source = make_source(*source_options)
+    embedder = LiraEmbedder(model, processor, source, batch_size=batch_size, progress=console.is_terminal)
+    dim, fingerprint = model.config.projection_dim, embedder.fingerprint
+    pool = None
+    if processes > 1 or len(devices) > 1:
+        pool = EmbedderPool(model_name, max(processes, len(devices)), devices or None, batch_size)
+    else:
+        model.to(devices[0] if devices else "cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        with VectorFolder.create(output, dim, precision, model_name, fingerprint) as folder:
+            rows = read_rows(data, part, language)
+            report = embed_rows(embedder, rows, folder, pool=pool, shard_rows=shard_rows, total=total)
+            count = len(folder)
+    finally:
+        if pool is not None:
+            pool.close()
+    size = sum(file.stat().st_size for file in output.iterdir()) / 1e6
+    console.print(
+        f"{report.written:,} of {total:,} texts embedded now, {report.skipped:,} were there; {output} holds {count:,} "
+        f"vectors of {folder.dim} dimensions, {precision}, {size:,.1f} MB",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
