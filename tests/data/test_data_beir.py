@@ -127,3 +127,34 @@ def test_writing_is_all_or_nothing(tmp_path):
     with pytest.raises(ValueError, match="invalid literal"):
         write_beir(tmp_path, {"d1": "new"}, {"q1": "new"}, {"test": {"q1": {"d1": "much"}}})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_documents_may_name_their_language(tmp_path):
+    write_beir(tmp_path / "set", CORPUS, QUERIES, QRELS, {"d1": "en", "d2": "tl"})
+    data = read_beir(tmp_path / "set", default_language="ur")
+    assert data.document_languages == {"d1": "en", "d2": "fil"}  # the default is the queries'
+    assert data.corpus == CORPUS
+    lines = (tmp_path / "set" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
+    assert ["language" in json.loads(line) for line in lines] == [True, True, False]
+    corpus = [
+        {"_id": "a", "text": "x", "metadata": {"language": "tl"}},
+        {"_id": "b", "text": "x", "language": "xx"},
+        {"_id": "c", "text": "x", "language": 7},
+    ]
+    root = folder_of(tmp_path, corpus, [{"_id": "q", "text": "x"}], ["query-id\tcorpus-id\tscore", "q\ta\t1"])
+    with pytest.raises(DataError) as caught:
+        read_beir(root)
+    assert [(problem.row, problem.field, problem.got) for problem in caught.value.problems] == [
+        (2, "language", "'xx'"),
+        (3, "language", "7"),
+    ]
+    skipped = read_beir(root, on_error="skip")
+    assert (skipped.corpus, skipped.document_languages) == ({"a": "x"}, {"a": "fil"})
+
+
+def test_wrong_document_languages_are_not_written(tmp_path):
+    with pytest.raises(DataError) as caught:
+        write_beir(tmp_path / "set", CORPUS, QUERIES, QRELS, {"d2": "xx", "d9": "vi"})
+    found = [(problem.row, problem.field, problem.got) for problem in caught.value.problems]
+    assert found == [(2, "language", "'xx'"), (None, "language", "'d9'")]
+    assert not (tmp_path / "set").exists()

@@ -204,3 +204,40 @@ def test_safe_negatives_errors():
         safe_negative_mask(ids, ids, None, ids, ids[:2])
     with pytest.raises(ValueError, match=r"own of shape \(2, 3\), expected \(3, 3\)"):
         safe_negative_mask(ids, None, None, ids, own=torch.zeros(2, 3).bool())
+
+
+# Pairs by their ids
+
+
+def test_a_refresh_replaces_predictions_and_keeps_all_else():
+    queue = CorrQueue(4)
+    for number in range(3):  # the ring has come round: oldest first is not the order of the buffer
+        rows = torch.arange(2) + 2 * number
+        queue.push(rows / 10, rows.float(), rows)
+    before = queue.entries()
+    assert before.pair_ids.tolist() == [2, 3, 4, 5]
+    assert before.ages.tolist() == [1, 1, 0, 0]
+    queue.refresh(torch.tensor([-0.2, -0.3, -0.4, -0.5], requires_grad=True))
+    after = queue.entries()
+    torch.testing.assert_close(after.predictions, torch.tensor([-0.2, -0.3, -0.4, -0.5]))
+    assert not after.predictions.requires_grad
+    assert torch.equal(after.gold, before.gold)
+    assert torch.equal(after.pair_ids, before.pair_ids)
+    assert after.ages.tolist() == [0] * 4
+    queue.push(torch.tensor([0.9]), torch.tensor([9.0]))  # still the oldest one goes
+    assert queue.entries().gold.tolist() == [3, 4, 5, 9]
+    assert queue.entries().pair_ids.tolist() == [3, 4, 5, -1]
+    assert queue.entries(0).gold.tolist() == [9]
+
+
+def test_wrong_pair_ids_and_refreshes():
+    queue = CorrQueue(4)
+    two = torch.ones(2)
+    for ids in (torch.arange(3), torch.ones(2)):
+        with pytest.raises(ValueError, match=r"CorrQueue.push got pair_ids of .*expected \(2,\) and integers"):
+            queue.push(two, two, ids)
+    queue.push(two, two)
+    with pytest.raises(ValueError, match=r"got predictions of shape \(3,\), expected \(2,\), one for each pair held"):
+        queue.refresh(torch.ones(3))
+    with pytest.raises(ValueError, match=r"CorrQueue.refresh got 1 of 2 predictions that are not finite"):
+        queue.refresh(torch.tensor([1.0, float("nan")]))

@@ -120,5 +120,5 @@ def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
 
 
 def test_an_unknown_corpus_is_an_error():
-    with pytest.raises(ValueError, match="the corpus is 'web'; expected 'cldr' or 'catalogs'"):
+    with pytest.raises(ValueError, match=r"the corpus is 'web'; expected one of \('cldr', 'catalogs', 'study'\)"):
         QuickstartSettings(corpus="web")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lira_hf.data import read_beir
+from lira_hf.data import SimilarityPair, read_beir
 from lira_hf.inference import CandidateSource, RoadFeatures
-from lira_hf.training import LiraCollator, LiraTrainer, LiraTrainingArguments, retrieval_rows
+from lira_hf.training import LiraCollator, LiraTrainer, LiraTrainingArguments, ranking_rows, retrieval_rows
 from lira_hf.translation import CandidateStore, Identity
 
 
@@ -22,6 +22,30 @@ def rows(tiny_data, source):
 
 
 @pytest.fixture(scope="session")
+def pairs(tiny_data):
+    """40 scored pairs, vi with ur or with English: the score is the number of words that they share."""
+    split = [read_beir(tiny_data, name) for name in ("train", "dev", "test")]
+    corpus = split[0].corpus
+    asked = {}
+    for part in split:
+        for query, judged in part.qrels.items():
+            asked[next(iter(judged)), part.queries[query].language] = part.queries[query].text
+    found = []
+    for number in range(40):
+        one, other = f"d{number}", f"d{(number * 7 + number % 3) % 48}"
+        score = len(set(corpus[one].split()) & set(corpus[other].split()))
+        second = (corpus[other], "en") if number % 2 else (asked[other, "ur"], "ur")
+        found.append(SimilarityPair(asked[one, "vi"], second[0], score, "vi", second[1], split="train"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def pair_rows(pairs, source):
+    """Training rows of the pairs."""
+    return ranking_rows(pairs, source)
+
+
+@pytest.fixture(scope="session")
 def features_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("features")
 
@@ -31,7 +55,15 @@ def make_trainer(tiny_lira, rows, features_folder, tmp_path):
     """`make_trainer(stage, steps, config=..., data=..., **arguments)`: always from the same untrained model."""
 
     def make(
-        stage="lasr", steps=4, config=None, data=None, cls=LiraTrainer, evaluator=None, references=False, **arguments
+        stage="lasr",
+        steps=4,
+        config=None,
+        data=None,
+        cls=LiraTrainer,
+        evaluator=None,
+        english_evaluator=None,
+        references=False,
+        **arguments,
     ):
         model, processor = tiny_lira(**(config or {}))
         features = RoadFeatures(model, processor, features_folder, "float32")
@@ -60,6 +92,7 @@ def make_trainer(tiny_lira, rows, features_folder, tmp_path):
             eval_dataset=data.select(range(4)) if args.eval_strategy != "no" else None,
             data_collator=collator,
             evaluator=evaluator,
+            english_evaluator=english_evaluator,
         )
 
     return make
@@ -67,12 +100,12 @@ def make_trainer(tiny_lira, rows, features_folder, tmp_path):
 
 @pytest.fixture(scope="session")
 def state():
-    """`state(trainer)`: a copy of all weights and of the queue."""
+    """`state(trainer)`: a copy of all weights and of the queues."""
 
     def copy(trainer) -> dict[str, torch.Tensor]:
         found = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
-        if trainer.queue is not None:
-            found |= {f"queue.{name}": value.clone() for name, value in trainer.queue.state_dict().items()}
+        for queue, held in trainer.queues.items():
+            found |= {f"queue.{queue}.{name}": value.clone() for name, value in held.state_dict().items()}
         return found
 
     return copy

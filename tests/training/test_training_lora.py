@@ -203,23 +203,23 @@ def test_the_loss_scale_does_not_depend_on_gradient_accumulation(tmp_path):
 def test_the_stock_trainer_trains_evaluates_and_resumes_bit_equally(tmp_path):
     options = {
         "per_device_train_batch_size": 2,
-        "max_steps": 6,
-        "save_steps": 3,
+        "max_steps": 48,
+        "save_steps": 24,
         "eval_strategy": "steps",
-        "eval_steps": 3,
+        "eval_steps": 24,
     }
     straight = trainer_for(tiny_lira.causal(h="bert"), tmp_path / "a", **options)
     first = straight.evaluate()["eval_loss"]
     straight.train()
     assert straight.evaluate()["eval_loss"] < first
     resumed = trainer_for(tiny_lira.causal(h="bert"), tmp_path / "b", **options)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "a/checkpoint-3"))
-    assert resumed.state.global_step == 6
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a/checkpoint-24"))
+    assert resumed.state.global_step == 48
     other = resumed.model.state_dict()
     for name, value in straight.model.state_dict().items():
         assert torch.equal(value, other[name]), name
     torch.testing.assert_close(
-        AutoModelForCausalLM.from_pretrained(tmp_path / "a/checkpoint-6").state_dict(), straight.model.state_dict()
+        AutoModelForCausalLM.from_pretrained(tmp_path / "a/checkpoint-48").state_dict(), straight.model.state_dict()
     )
     prediction = straight.predict(rows(straight.model, 4))
     logits = prediction.predictions

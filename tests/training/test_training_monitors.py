@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from lira_hf.models import LiraModelOutput
 from lira_hf.training import LiraTrainingArguments
-from lira_hf.training.monitors import CollapseWarnings, choice_statistics
+from lira_hf.training.monitors import CollapseWarnings, choice_statistics, embedding_statistics
 
 
 @pytest.fixture
@@ -69,3 +69,43 @@ def test_each_collapse_is_told_once(tmp_path, caplog):
         "the policy collapses",
     ]
     assert "entropy 0.0010 nats (warning below 0.0100)" in messages[1]
+
+
+# Embeddings
+
+
+def test_embedding_statistics_are_the_textbook_ones():
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(30, 8, generator=generator) + torch.tensor([2.0] + [0.0] * 7)
+    found = embedding_statistics(torch.cat([rows, torch.zeros(2, 8)]))  # rows of empty texts don't count
+    unit = rows.double() / rows.double().norm(dim=1, keepdim=True)
+    cosines = unit @ unit.T
+    singular = torch.linalg.svdvals(unit - unit.mean(0))
+    share = singular.square() / singular.square().sum()
+    assert float(found["embedding_cosine"]) == pytest.approx(float((cosines.sum() - 30) / (30 * 29)), abs=1e-5)
+    assert float(found["embedding_variance"]) == pytest.approx(float(unit.var(0, correction=0).sum()), abs=1e-5)
+    assert float(found["embedding_rank"]) == pytest.approx(float((-share * share.log()).sum().exp()), abs=1e-3)
+    assert embedding_statistics(rows[:1]) == {}
+    alike = embedding_statistics(rows[:1].expand(5, -1))
+    assert (float(alike["embedding_cosine"]), float(alike["embedding_rank"])) == (pytest.approx(1.0), 0.0)
+    assert float(embedding_statistics(torch.eye(6))["embedding_rank"]) == pytest.approx(5.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("logs", [{"embedding_cosine": 0.99, "embedding_rank": 9.0}, {"embedding_rank": 1.2}])
+def test_embeddings_that_collapse_are_warned_of_once(tmp_path, caplog, logs):
+    warn = CollapseWarnings(LiraTrainingArguments(output_dir=str(tmp_path)))
+    with caplog.at_level(logging.WARNING, "lira_hf.training.monitors"):
+        warn({"embedding_cosine": 0.6, "embedding_rank": 9.0, "embedding_variance": 0.4})
+        assert not caplog.records
+        warn(logs)
+        warn(logs)
+    (record,) = caplog.records
+    assert "the embeddings collapse" in record.getMessage()
+    assert f"effective rank {logs['embedding_rank']:.2f} (warning below 2.00)" in record.getMessage()
+
+
+def test_training_logs_how_widely_embeddings_are_spread(make_trainer):
+    trainer = make_trainer(steps=2)
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert all(-1 <= entry["embedding_cosine"] <= 1 and entry["embedding_rank"] > 1 for entry in logged)

@@ -11,7 +11,7 @@ from lira_hf.data import BeirDataset, Query
 from lira_hf.inference import RoadFeatures
 from lira_hf.losses import RetrievalLoss
 from lira_hf.training import LiraCollator, LiraTrainer, LiraTrainingArguments, retrieval_rows
-from lira_hf.training.trainer import _drop_paths
+from lira_hf.training.objective import drop_paths
 
 
 LASR = {"learning_rate": 3e-3, "queue_size": 0, "path_dropout": 0.0}
@@ -179,7 +179,7 @@ def test_empty_texts_do_not_disturb_training(make_trainer, rows, state):
 def test_path_dropout_takes_one_road_from_queries_that_have_both():
     torch.manual_seed(0)
     both = torch.rand(4000) < 0.8
-    kept = _drop_paths(both, 3000, 0.3)
+    kept = drop_paths(both, 3000, 0.3)
     source, anchor = kept["keep_source"], kept["keep_anchor"]
     assert (source | anchor).all()
     assert source[~both].all()

@@ -1,4 +1,4 @@
-"""Retrieval sets as BEIR folders: corpus.jsonl, queries.jsonl (with languages, if known), qrels/<split>.tsv."""
+"""Retrieval sets as BEIR folders: corpus.jsonl and queries.jsonl (with languages, if known), qrels/<split>.tsv."""
 
 import json
 import os
@@ -41,11 +41,14 @@ class BeirDataset:
         corpus (`dict[str, str]`): document id to text, title first.
         queries (`dict[str, Query]`): the queries that the split judges.
         qrels (`dict[str, dict[str, int]]`): query id to document id to relevance, 0 for judged irrelevant.
+        document_languages (`dict[str, str]`): document id to the canonical tag of its language, of those that name
+            one.
     """
 
     corpus: dict[str, str] = field(default_factory=dict)
     queries: dict[str, Query] = field(default_factory=dict)
     qrels: dict[str, dict[str, int]] = field(default_factory=dict)
+    document_languages: dict[str, str] = field(default_factory=dict)
 
 
 def read_beir(
@@ -57,7 +60,8 @@ def read_beir(
     """
     Read one split of a BEIR folder, line by line.
 
-    A query's language is its `language` field, also under `metadata`; else `default_language`.
+    A query's language is its `language` field, also under `metadata`; else `default_language`. So is a document's,
+    which has none without that field.
 
     Args:
         folder (`str` or `os.PathLike`): holds `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`.
@@ -86,7 +90,8 @@ def scan_beir(
     root = Path(folder)
     _require(root, splits)
     problems: list[DataProblem] = []
-    corpus = _read_corpus(root / "corpus.jsonl", problems)
+    languages: dict[str, str] = {}
+    corpus = _read_corpus(root / "corpus.jsonl", problems, languages)
     queries: dict[str, Query] = {}
     for row, key, record in _records(root / "queries.jsonl", queries, problems):
         query = _query(str(root / "queries.jsonl"), row, record, default_language)
@@ -97,7 +102,7 @@ def scan_beir(
     found = {}
     for split in splits:
         qrels = _read_qrels(root / "qrels" / f"{split}.tsv", corpus, queries, problems)
-        found[split] = BeirDataset(corpus, {key: queries[key] for key in queries if key in qrels}, qrels)
+        found[split] = BeirDataset(corpus, {key: queries[key] for key in queries if key in qrels}, qrels, languages)
     return found, problems
 
 
@@ -109,7 +114,8 @@ def read_corpus_file(path: Path) -> dict[str, str]:
     return corpus
 
 
-def _read_corpus(path: Path, problems: list[DataProblem]) -> dict[str, str]:
+def _read_corpus(path: Path, problems: list[DataProblem], languages: dict[str, str] | None = None) -> dict[str, str]:
+    """Document id to text; what languages they name goes to `languages`, if it is given."""
     corpus: dict[str, str] = {}
     for row, key, record in _records(path, corpus, problems):
         title = record.get("title") or ""
@@ -118,8 +124,15 @@ def _read_corpus(path: Path, problems: list[DataProblem]) -> dict[str, str]:
             got = f"title {shorten(record.get('title'))} and text {shorten(record.get('text'))}"
             fix = "give the document a text, or delete it with its judgements"
             problems.append(DataProblem(str(path), row, "text", got, "a text", fix))
-        else:
-            corpus[key] = f"{title.strip()} {text.strip()}".strip()
+            continue
+        if languages is not None:
+            tag = _language(str(path), row, record)
+            if isinstance(tag, DataProblem):
+                problems.append(tag)
+                continue
+            if tag is not None:
+                languages[key] = tag
+        corpus[key] = f"{title.strip()} {text.strip()}".strip()
     return corpus
 
 
@@ -180,12 +193,18 @@ def _query(name: str, row: int, record: dict[str, Any], default_language: str | 
     if not isinstance(text, str) or not text.strip():
         fix = "give the query a text, or delete it with its judgements"
         return DataProblem(name, row, "text", shorten(text), "a text", fix)
+    tag = _language(name, row, record)
+    return tag if isinstance(tag, DataProblem) else Query(text.strip(), tag or default_language)
+
+
+def _language(name: str, row: int, record: dict[str, Any]) -> str | None | DataProblem:
+    """Canonical tag of the language that a query or document names; `None` where it names none."""
     metadata = record.get("metadata")
     given = record.get("language") or (metadata.get("language") if isinstance(metadata, dict) else None)
     if given is None:
-        return Query(text.strip(), default_language)
+        return None
     try:
-        return Query(text.strip(), normalize_language(given))
+        return normalize_language(given)
     except (ValueError, TypeError) as error:
         fix = "write a tag such as 'ur' (see the message), or leave the field out"
         return DataProblem(name, row, "language", shorten(given), f"a language tag: {error}", fix)
@@ -243,6 +262,7 @@ def write_beir(
     corpus: Mapping[str, str],
     queries: Mapping[str, Query | str],
     qrels_by_split: Mapping[str, Mapping[str, Mapping[str, int]]],
+    document_languages: Mapping[str, str] | None = None,
 ) -> None:
     """
     Write a BEIR folder that [`read_beir`] gives back. Every file is complete before the first takes its place.
@@ -253,25 +273,26 @@ def write_beir(
         queries (`Mapping[str, Query | str]`): query id to query.
         qrels_by_split (`Mapping[str, Mapping[str, Mapping[str, int]]]`): split to query id to document id to
             relevance.
+        document_languages (`Mapping[str, str]`, *optional*): document id to the tag of its language.
 
     Raises:
         DataError: for an empty text, an id that is empty or holds white space at its ends, tabs or line breaks, an
-            unknown language, or a judgement of a missing query or document; nothing is written then.
+            unknown language, or a judgement or language of a missing query or document; nothing is written then.
     """
     root = Path(folder)
     asked = {key: query if isinstance(query, Query) else Query(query) for key, query in queries.items()}
-    problems = list(_unwritable(root, corpus, asked, qrels_by_split))
+    spoken = dict(document_languages or {})
+    problems = [*_unwritable(root, corpus, asked, qrels_by_split), *_unwritable_languages(root, corpus, spoken)]
     if problems:
         raise DataError(problems)
     (root / "qrels").mkdir(parents=True, exist_ok=True)
 
-    def query_record(key: str, query: Query) -> dict[str, str]:
-        record = {"_id": key, "text": query.text}
-        return record if query.language is None else {**record, "language": normalize_language(query.language)}
+    def record(language: str | None, **fields: str) -> bytes:
+        return _json_line(fields if language is None else {**fields, "language": normalize_language(language)})
 
     contents: list[tuple[Path, Iterator[bytes]]] = [
-        (root / "corpus.jsonl", (_json_line({"_id": key, "title": "", "text": text}) for key, text in corpus.items())),
-        (root / "queries.jsonl", (_json_line(query_record(key, query)) for key, query in asked.items())),
+        (root / "corpus.jsonl", (record(spoken.get(key), _id=key, title="", text=corpus[key]) for key in corpus)),
+        (root / "queries.jsonl", (record(query.language, _id=key, text=query.text) for key, query in asked.items())),
     ]
     contents += [(root / "qrels" / f"{split}.tsv", _qrels_lines(qrels)) for split, qrels in qrels_by_split.items()]
     replace_files(contents)
@@ -318,3 +339,20 @@ def _unwritable(
                 if key not in known:
                     file = str(root / "qrels" / f"{split}.tsv")
                     yield DataProblem(file, row, column, shorten(key), "an id that is written too", "add or drop it")
+
+
+def _unwritable_languages(
+    root: Path, corpus: Mapping[str, str], languages: Mapping[str, str]
+) -> Iterator[DataProblem]:
+    rows = {key: row for row, key in enumerate(corpus, start=1)}
+    for key, language in languages.items():
+        if key not in rows:
+            expected = "the id of a document that is written too"
+            yield DataProblem(str(root / "corpus.jsonl"), None, "language", shorten(key), expected, "add or drop it")
+            continue
+        try:
+            normalize_language(language)
+        except (ValueError, TypeError) as error:
+            got, expected = shorten(language), f"a language tag: {error}"
+            file = str(root / "corpus.jsonl")
+            yield DataProblem(file, rows[key], "language", got, expected, "write a tag such as 'ur'")

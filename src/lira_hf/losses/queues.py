@@ -11,10 +11,14 @@ __all__ = ["CorrEntries", "CorrQueue", "DocEntries", "DocQueue", "FIFOQueue"]
 
 
 class CorrEntries(NamedTuple):
-    """Entries of a `CorrQueue`, oldest first: `predictions`, `gold` (float32), `ages` (int64), each `(entries,)`."""
+    """
+    Entries of a `CorrQueue`, oldest first: `predictions`, `gold` (float32), `pair_ids` and `ages` (int64, -1 = no id),
+    each `(entries,)`.
+    """
 
     predictions: Tensor
     gold: Tensor
+    pair_ids: Tensor
     ages: Tensor
 
 
@@ -230,8 +234,8 @@ class CorrQueue(FIFOQueue):
         capacity (`int`): most pairs held.
 
     Relations:
-        Stale predictions were measured to hurt Pearson; `entries(max_age=...)` leaves them out. `DocQueue` serves
-        retrieval.
+        Stale predictions were measured to hurt Pearson; `entries(max_age=...)` leaves them out, and `refresh` takes
+        new ones for the pairs held. `DocQueue` serves retrieval.
 
     Example:
         >>> queue = CorrQueue(capacity=4)
@@ -242,28 +246,60 @@ class CorrQueue(FIFOQueue):
 
     predictions: Tensor
     gold: Tensor
+    pair_ids: Tensor
 
     def __init__(self, capacity: int) -> None:
-        super().__init__(capacity, {"predictions": (), "gold": ()})
+        super().__init__(capacity, {"predictions": (), "gold": ()}, ("pair_ids",))
 
-    def push(self, predictions: Tensor, gold: Tensor) -> None:
+    def push(self, predictions: Tensor, gold: Tensor, pair_ids: Tensor | None = None) -> None:
         """
         Adds a batch, replacing the oldest pairs. Call it once per micro-batch of training, never in evaluation.
 
         Args:
             predictions (`Tensor`): shape `(batch,)`; detached and stored as float32.
             gold (`Tensor`): shape `(batch,)`.
+            pair_ids (`Tensor`, *optional*, defaults to none): integers, shape `(batch,)`, by which the pairs can be
+                found again to `refresh` their predictions; -1 = unknown.
 
         Raises:
-            ValueError: on other shapes or values that are not finite in float32.
+            ValueError: on other shapes, ids that are not integers, values that are not finite in float32.
         """
         if predictions.dim() != 1 or gold.shape != predictions.shape:
             raise ValueError(
                 f"CorrQueue.push got predictions of shape {tuple(predictions.shape)} and gold of {tuple(gold.shape)}, "
                 "expected (batch,) for both; flatten them."
             )
+        if pair_ids is None:
+            pair_ids = torch.full((len(gold),), -1)
+        if pair_ids.shape != gold.shape or pair_ids.is_floating_point() or pair_ids.dtype == torch.bool:
+            raise ValueError(
+                f"CorrQueue.push got pair_ids of shape {tuple(pair_ids.shape)} and type {pair_ids.dtype}, expected "
+                f"({len(gold)},) and integers; give one id a pair."
+            )
         pairs = (("predictions", predictions), ("gold", gold))
-        self._push({name: _finite("CorrQueue.push", name, values) for name, values in pairs})
+        rows = {name: _finite("CorrQueue.push", name, values) for name, values in pairs}
+        self._push({**rows, "pair_ids": pair_ids})
+
+    @torch.no_grad()
+    def refresh(self, predictions: Tensor) -> None:
+        """
+        Replaces the predictions of all pairs held by the present model's *(ours)*; their ages become 0, their order
+        stays.
+
+        Args:
+            predictions (`Tensor`): shape `(entries,)`, in the order of `entries()`.
+
+        Raises:
+            ValueError: on another number of them, or values that are not finite in float32.
+        """
+        places = self._places(None)
+        if predictions.shape != places.shape:
+            raise ValueError(
+                f"CorrQueue.refresh got predictions of shape {tuple(predictions.shape)}, expected ({len(places)},), "
+                "one for each pair held; predict the pairs of `entries()`, in their order."
+            )
+        self.predictions[places] = _finite("CorrQueue.refresh", "predictions", predictions).to(self.predictions)
+        self.steps[places] = self.step - 1
 
     def entries(self, max_age: int | None = None) -> CorrEntries:
         """
@@ -273,7 +309,7 @@ class CorrQueue(FIFOQueue):
             max_age (`int`, *optional*, defaults to all): leaves out pairs with more pushes than this after theirs.
 
         Returns:
-            `CorrEntries`: predictions, gold, ages.
+            `CorrEntries`: predictions, gold, pair ids, ages.
         """
         return CorrEntries(**self._read(self._places(max_age)))
 

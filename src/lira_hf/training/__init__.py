@@ -1,8 +1,12 @@
-"""Training under the Hugging Face Trainer: both stages, over cached features, described by YAML recipes; LoRA."""
+"""Training under the Hugging Face Trainer: both stages, one task or several, over cached features, described by YAML
+recipes; LoRA."""
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
-from .dataset import LiraCollator, retrieval_rows
+from .collator import LiraCollator
+from .dataset import ranking_rows, retrieval_rows
 from .lora import lira_lora_config
+from .mixture import Task, TaskMixture
+from .negatives import mine_hard_negatives
 from .recipes import load_model, read_recipe, train_recipe
 from .trainer import LiraTrainer, last_checkpoint
 
@@ -13,9 +17,13 @@ __all__ = [
     "LiraTrainer",
     "LiraTrainingArguments",
     "ModelArguments",
+    "Task",
+    "TaskMixture",
     "last_checkpoint",
     "lira_lora_config",
     "load_model",
+    "mine_hard_negatives",
+    "ranking_rows",
     "read_recipe",
     "retrieval_rows",
     "train_recipe",

@@ -1,12 +1,15 @@
 """What a run is described by: the model, the data and the training arguments of a YAML recipe."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
 
 
-__all__ = ["DataArguments", "LiraTrainingArguments", "ModelArguments"]
+__all__ = ["TASKS", "DataArguments", "LiraTrainingArguments", "ModelArguments"]
+
+TASKS = ("retrieval", "ranking")
 
 
 @dataclass
@@ -39,10 +42,18 @@ class ModelArguments:
 @dataclass
 class DataArguments:
     """
-    What it is trained on.
+    What it is trained on: one task, or several, of which each batch holds one, drawn by its weight.
 
     Args:
-        data (`str`): A BEIR folder whose queries carry their language.
+        data (`str`): For retrieval a BEIR folder whose queries, and where they aren't English documents, carry their
+            language. For ranking a table of scored pairs, as of [`read_sts`], with a column `split`; or a folder that
+            holds one table per split, such as `train.tsv`. In a table without splits all pairs are trained on.
+        task (`str`, *optional*, defaults to `"retrieval"`): Or `"ranking"`.
+        tasks (`list[dict]`, *optional*): Several tasks in place of `data` and `task`: each with `data`, and maybe
+            `task`, `weight` (1.0, how often it is drawn), `name` (what its dev figures are logged under) and any other
+            field of these arguments, which else holds for all of them.
+        weight (`float`, *optional*, defaults to 1.0): Of one of several tasks.
+        name (`str`, *optional*): Of one of several tasks; that of its data without.
         train_split (`str`, *optional*, defaults to `"train"`): Name of the qrels to train on.
         dev_split (`str`, *optional*, defaults to `"dev"`): Name of the qrels that settings are chosen on; "" for none.
         store (`str`, *optional*): Candidate store. `None` trains without translations.
@@ -51,9 +62,18 @@ class DataArguments:
         num_candidates (`int`, *optional*, defaults to 5): K.
         features (`str`, *optional*): Folder of the feature cache; computed anew in every run without it.
         feature_dtype (`str`, *optional*, defaults to `"float16"`): Or `"float32"`.
+        hard_negatives (`int`, *optional*, defaults to 0): Hard negatives a query, mined by the model that training
+            starts from, see [`mine_hard_negatives`].
+        hard_negative_skip (`int`, *optional*, defaults to 0): First ranks that are left out, as they may be relevant.
+        hard_negative_similarity (`float`, *optional*, defaults to 0.95): A document whose cosine with the positive is
+            above this is no negative.
     """
 
     data: str = ""
+    task: str = "retrieval"
+    tasks: list[dict[str, Any]] | None = None
+    weight: float = 1.0
+    name: str = ""
     train_split: str = "train"
     dev_split: str = "dev"
     store: str | None = None
@@ -62,10 +82,47 @@ class DataArguments:
     num_candidates: int = 5
     features: str | None = None
     feature_dtype: str = "float16"
+    hard_negatives: int = 0
+    hard_negative_skip: int = 0
+    hard_negative_similarity: float = 0.95
 
     def __post_init__(self) -> None:
-        if not self.data:
+        if self.tasks is not None and (not self.tasks or self.data):
+            raise ValueError(
+                f"tasks has {len(self.tasks)} entries beside data={self.data!r}; expected either data, or at least "
+                "one task with data of its own; leave one of the two out"
+            )
+        if not self.data and not self.tasks:
             raise ValueError("data is empty; expected a BEIR folder; name one in the recipe")
+        if self.task not in TASKS:
+            raise ValueError(f"task is {self.task!r}; expected one of {TASKS}; correct it")
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight is {self.weight}; expected a number above 0; leave out a task that isn't wanted")
+        for number, task in enumerate(self.tasks or [], start=1):
+            self._check_task(number, task)
+
+    def each(self) -> list["DataArguments"]:
+        """The arguments of each task by itself: of the only one, or of all `tasks`."""
+        if not self.tasks:
+            return [self]
+        shared = {field.name: getattr(self, field.name) for field in fields(self)} | {"tasks": None}
+        return [DataArguments(**{**shared, **task}) for task in self.tasks]
+
+    def _check_task(self, number: int, task: Any) -> None:
+        if not isinstance(task, dict):
+            raise ValueError(f"tasks has {task!r:.60} as task {number}; expected 'name: value' lines; write them so")
+        known = {field.name for field in fields(self)} - {"tasks", "features", "feature_dtype"}
+        unknown = sorted(set(task) - known)
+        if unknown:
+            raise ValueError(
+                f"tasks has the unknown keys {unknown} in task {number}; expected some of {sorted(known)}; correct or "
+                "remove them"
+            )
+        try:
+            shared = {field.name: getattr(self, field.name) for field in fields(self)} | {"tasks": None}
+            DataArguments(**{**shared, **task})
+        except ValueError as error:
+            raise ValueError(f"tasks has a wrong task {number}: {error}") from error
 
 
 @dataclass
@@ -87,6 +144,14 @@ class LiraTrainingArguments(TrainingArguments):
         hinge_weight (`float`, *optional*, defaults to 0.1): lambda_h.
         mean_variance_weight (`float`, *optional*, defaults to 0.01): lambda_r.
         queue_size (`int`, *optional*, defaults to 2048): Documents in the DocQueue; 0 for none.
+        pearson_weight (`float`, *optional*, defaults to 0.5): Of Pearson in the loss of ranking, in 0..1; the rest is
+            soft Spearman's.
+        corr_queue_size (`int`, *optional*, defaults to 0): Pairs in the CorrQueue (paper); 0 for none, which was
+            measured to be better: predictions grow stale.
+        corr_max_age (`int`, *optional*): Pairs of the CorrQueue that more than this many batches came after are left
+            out of the loss.
+        corr_refresh (`int`, *optional*, defaults to 0): Predict the CorrQueue's pairs anew once in so many batches of
+            ranking, by the present model (ours); costs a pass over the queue. 0: never.
         safe_similarity (`float`, *optional*, defaults to 0.95): A document as close as this to the positive is no
             negative.
         consistency_weight (`float`, *optional*, defaults to 0.1): Pull of each single road towards both.
@@ -96,6 +161,12 @@ class LiraTrainingArguments(TrainingArguments):
         collapse_spread (`float`, *optional*, defaults to 0.005): Within-item spread of sim below which it warns.
         collapse_entropy (`float`, *optional*, defaults to 0.01): Mean entropy of the policy, in nats, below which it
             warns.
+        collapse_cosine (`float`, *optional*, defaults to 0.95): Mean cosine of a batch's embeddings above which it
+            warns.
+        collapse_rank (`float`, *optional*, defaults to 2.0): Effective rank of a batch's embeddings below which it
+            warns.
+        english_margin (`float`, *optional*, defaults to 0.01): How far a figure on English may fall below the
+            untrained start before it warns.
         per_device_eval_batch_size (`int`, *optional*, defaults to 64): More than `TrainingArguments` has, as the
             batch's documents are what is ranked.
     """
@@ -110,6 +181,10 @@ class LiraTrainingArguments(TrainingArguments):
     hinge_weight: float = 0.1
     mean_variance_weight: float = 0.01
     queue_size: int = 2048
+    pearson_weight: float = 0.5
+    corr_queue_size: int = 0
+    corr_max_age: int | None = None
+    corr_refresh: int = 0
     safe_similarity: float = 0.95
     consistency_weight: float = 0.1
     start_weight: float = 1.0
@@ -117,6 +192,9 @@ class LiraTrainingArguments(TrainingArguments):
     collapse_similarity: float = 0.98
     collapse_spread: float = 0.005
     collapse_entropy: float = 0.01
+    collapse_cosine: float = 0.95
+    collapse_rank: float = 2.0
+    english_margin: float = 0.01
     per_device_eval_batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -129,3 +207,9 @@ class LiraTrainingArguments(TrainingArguments):
             raise ValueError(f"reference is {self.reference!r}; expected 'document' or 'none'")
         if not 0.0 <= self.path_dropout < 1.0:
             raise ValueError(f"path_dropout is {self.path_dropout}; expected a share from 0 up to, not including, 1")
+        if not 0.0 <= self.pearson_weight <= 1.0:
+            raise ValueError(f"pearson_weight is {self.pearson_weight}; expected a share from 0 to 1; correct it")
+        for name in ("queue_size", "corr_queue_size", "corr_max_age", "corr_refresh"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} is {value}; expected 0 or more; correct it")

@@ -1,132 +1,179 @@
-"""Rows for the Trainer: a query with its candidates and its document, turned into cached features batch by batch."""
+"""Rows for the Trainer: texts with their candidates, found once; queries with documents, or pairs with a score."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
-import torch
 
-from lira_hf.data import BeirDataset
-from lira_hf.inference import CandidateSource, FoundCandidate, RoadFeatures, pad_candidates
-from lira_hf.models import LiraProcessor
-from lira_hf.models.traits_lira import candidate_traits, trait_tensor
+from lira_hf.data import BeirDataset, SimilarityPair
+from lira_hf.inference import CandidateSource, FoundCandidate
+from lira_hf.models.traits_lira import candidate_traits
+
+from .collator import LiraCollator
 
 
-__all__ = ["LiraCollator", "retrieval_rows"]
+__all__ = ["LiraCollator", "ranking_rows", "retrieval_rows"]
 
 _CHUNK = 4096
-_FEATURES = datasets.Features(
+_SIDE = {
+    "language": datasets.Value("string"),
+    "candidates": datasets.List(datasets.Value("large_string")),
+    "scores": datasets.List(datasets.List(datasets.Value("float32"))),
+    "kinds": datasets.List(datasets.Value("string")),
+    "traits": datasets.List(datasets.List(datasets.Value("float32"))),
+}
+_SIDES = {
+    "text": datasets.Value("large_string"),
+    **_SIDE,
+    "document": datasets.Value("large_string"),
+    **{f"document_{name}": kind for name, kind in _SIDE.items()},
+}
+_RETRIEVAL = datasets.Features(
     {
         "query_id": datasets.Value("string"),
-        "text": datasets.Value("large_string"),
-        "language": datasets.Value("string"),
-        "candidates": datasets.List(datasets.Value("large_string")),
-        "scores": datasets.List(datasets.List(datasets.Value("float32"))),
-        "kinds": datasets.List(datasets.Value("string")),
-        "traits": datasets.List(datasets.List(datasets.Value("float32"))),
-        "document": datasets.Value("large_string"),
+        **_SIDES,
         "document_id": datasets.Value("int64"),
+        "positive_ids": datasets.List(datasets.Value("int64")),
+        "negatives": datasets.List(
+            {"text": datasets.Value("large_string"), **_SIDE, "document_id": datasets.Value("int64")}
+        ),
     }
 )
+_RANKING = datasets.Features({"pair_id": datasets.Value("int64"), **_SIDES, "gold": datasets.Value("float32")})
 
 
-def retrieval_rows(beir: BeirDataset, candidates: CandidateSource | None = None) -> datasets.Dataset:
+def retrieval_rows(
+    beir: BeirDataset,
+    candidates: CandidateSource | None = None,
+    anchor_languages: Sequence[str] = ("en",),
+    negatives: Mapping[str, Sequence[str]] | None = None,
+) -> datasets.Dataset:
     """
-    One row per query and relevant document.
+    One row per query and relevant document. Either may be in any language: what is in an anchor language is its own
+    candidate, and so is a document that names no language.
 
     Args:
         beir ([`BeirDataset`]): One split of a BEIR folder.
-        candidates ([`CandidateSource`], *optional*): Where candidates come from; without it no row has any.
+        candidates ([`CandidateSource`], *optional*): Where candidates come from; without it only English has any.
+        anchor_languages (`Sequence[str]`, *optional*, defaults to `("en",)`): The model's.
+        negatives (`Mapping[str, Sequence[str]]`, *optional*): Query id to the ids of documents that are hard negatives
+            for it, see [`mine_hard_negatives`].
 
     Returns:
         `datasets.Dataset`: Columns query_id, text, language, candidates (list of strings), scores (per candidate (s,
-        e, p), `[]` where it was not judged), kinds and traits (per candidate), document (text),
-        document_id (position in the corpus).
+        e, p), `[]` where it was not judged), kinds and traits (per candidate); the same of the document (document,
+        document_language, ...); document_id (position in the corpus), positive_ids (of all that are relevant to the
+        query), negatives (per negative its text, language, candidates, ... and document_id).
 
     Raises:
-        ValueError: If no query has a relevant document.
+        ValueError: If no query has a relevant document, or a negative is not in the corpus.
     """
     place = {document: number for number, document in enumerate(beir.corpus)}
-    pairs = [
-        (query, document)
+    relevant = {
+        query: [document for document, relevance in judged.items() if relevance > 0]
         for query, judged in beir.qrels.items()
-        for document, relevance in judged.items()
-        if relevance > 0
-    ]
+    }
+    pairs = [(query, document) for query, documents in relevant.items() for document in documents]
     if not pairs:
         raise ValueError("no query has a relevant document; expected qrels with scores above 0; check the split")
+    hard = _check_negatives(negatives or {}, place)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
         queries = [beir.queries[query] for query, _ in chunk]
-        found: list[list[FoundCandidate]] = [[] for _ in chunk]
-        if candidates is not None:
-            found = candidates.find([query.text for query in queries], [query.language for query in queries])
+        first = _sides([(query.text, query.language) for query in queries], candidates, anchor_languages)
+        # Each document once, whether it is found, or mined, by one query or by many.
+        ids = list(dict.fromkeys(key for query, document in chunk for key in (document, *hard.get(query, ()))))
+        texts = [(beir.corpus[key], beir.document_languages.get(key, anchor_languages[0])) for key in ids]
+        found = _sides(texts, candidates, anchor_languages)
+        sides = {key: side | {"document_id": place[key]} for key, side in zip(ids, found, strict=True)}
         rows.extend(
             {
-                "query_id": query_id,
-                "text": query.text,
-                "language": query.language,
-                "candidates": [item.text for item in row],
-                "scores": [list(item.scores) if item.scores is not None else [] for item in row],
-                "kinds": [item.kind for item in row],
-                # Once, not in every epoch.
-                "traits": candidate_traits(query.text, [item.text for item in row]),
-                "document": beir.corpus[document],
-                "document_id": place[document],
+                "query_id": query,
+                **side,
+                **_as_document(sides[document]),
+                "positive_ids": [place[key] for key in relevant[query]],
+                "negatives": [sides[key] for key in hard.get(query, ())],
             }
-            for (query_id, document), query, row in zip(chunk, queries, found, strict=True)
+            for (query, document), side in zip(chunk, first, strict=True)
         )
-    return datasets.Dataset.from_list(rows, features=_FEATURES)
+    return datasets.Dataset.from_list(rows, features=_RETRIEVAL)
 
 
-class LiraCollator:
+def ranking_rows(
+    pairs: Sequence[SimilarityPair],
+    candidates: CandidateSource | None = None,
+    anchor_languages: Sequence[str] = ("en",),
+) -> datasets.Dataset:
     """
-    Rows of [`retrieval_rows`] to the tensors of one batch, read from the feature cache.
+    One row per pair of texts with a score of how alike they are. Each may be in any language, with candidates of its
+    own; what is in an anchor language is its own candidate.
 
     Args:
-        features ([`RoadFeatures`]): Features of both roads; what is missing is computed.
-        documents (`bool`, *optional*, defaults to `True`): Also give the documents' features; stage 1 has no use for
-            them.
-        references (`bool`, *optional*, defaults to `False`): Give h's features of each row's document as
-            `reference_features`, which the actor learns from in stage 1 (ours).
-        processor ([`LiraProcessor`], *optional*): Of the model that is trained, where the features are another's.
+        pairs (`Sequence[SimilarityPair]`): As of [`read_sts`].
+        candidates ([`CandidateSource`], *optional*): Where candidates come from; without it only English has any.
+        anchor_languages (`Sequence[str]`, *optional*, defaults to `("en",)`): The model's.
+
+    Returns:
+        `datasets.Dataset`: Columns pair_id (place among the pairs), text, language, candidates, scores, kinds and
+        traits of the first text, as of [`retrieval_rows`]; the same of the second (document, document_language, ...);
+        gold (the score, on the data's own scale).
+
+    Raises:
+        ValueError: If there is no pair.
     """
+    if not pairs:
+        raise ValueError(
+            "got no pairs; expected at least one pair of texts with a score; check the file and the split"
+        )
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(pairs), _CHUNK):
+        chunk = pairs[start : start + _CHUNK]
+        first = _sides([(pair.text1, pair.language1) for pair in chunk], candidates, anchor_languages)
+        second = _sides([(pair.text2, pair.language2) for pair in chunk], candidates, anchor_languages)
+        rows.extend(
+            {"pair_id": number, **one, **_as_document(other), "gold": pair.score}
+            for number, (pair, one, other) in enumerate(zip(chunk, first, second, strict=True), start)
+        )
+    return datasets.Dataset.from_list(rows, features=_RANKING)
 
-    def __init__(
-        self,
-        features: RoadFeatures,
-        documents: bool = True,
-        references: bool = False,
-        processor: LiraProcessor | None = None,
-    ):
-        self.features = features
-        self.processor = processor or features.processor
-        self.documents = documents
-        self.references = references
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        texts = [row["text"] for row in rows]
-        scores = [[score or None for score in row["scores"]] for row in rows]
-        batch = {
-            "source_features": self._features("source", texts),
-            "language_ids": torch.tensor(self.processor.language_ids([row["language"] for row in rows])),
+def _sides(
+    texts: Sequence[tuple[str, str | None]], candidates: CandidateSource | None, anchor_languages: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Text, language and candidates of each (text, language), as [`LiraEmbedder`] finds them."""
+    found: list[list[FoundCandidate]] = [[] for _ in texts]
+    if candidates is not None:
+        foreign = [None if language in anchor_languages else language for _, language in texts]
+        found = candidates.find([text for text, _ in texts], foreign)
+    for number, (text, language) in enumerate(texts):
+        if language in anchor_languages and text.strip():
+            found[number] = [FoundCandidate(text)]
+    return [
+        {
+            "text": text,
+            "language": language,
+            "candidates": [item.text for item in row],
+            "scores": [list(item.scores) if item.scores is not None else [] for item in row],
+            "kinds": [item.kind for item in row],
+            # Once, not in every epoch.
+            "traits": candidate_traits(text, [item.text for item in row]),
         }
-        candidates, kinds = [row["candidates"] for row in rows], [row["kinds"] for row in rows]
-        if batch_anchors := pad_candidates(self.features, candidates, scores):
-            batch |= batch_anchors
-            traits = [row["traits"] for row in rows]
-            batch["anchor_traits"] = trait_tensor(traits, kinds, self.processor.candidate_kinds)
-        documents = [row["document"] for row in rows]
-        if self.references:
-            batch["reference_features"] = self._features("anchor", documents)
-        if self.documents:
-            batch["document_source_features"] = self._features("source", documents)
-            batch["document_anchor_features"] = self._features("anchor", documents).unsqueeze(1)
-            english = self.processor.anchor_languages[:1] * len(rows)
-            batch["document_language_ids"] = torch.tensor(self.processor.language_ids(english))
-            batch["document_ids"] = torch.tensor([row["document_id"] for row in rows])
-        return batch
+        for (text, language), row in zip(texts, found, strict=True)
+    ]
 
-    def _features(self, road: str, texts: list[str]) -> torch.Tensor:
-        return torch.from_numpy(self.features.get(road, texts)).float()
+
+def _as_document(side: dict[str, Any]) -> dict[str, Any]:
+    names = {"text": "document", "document_id": "document_id"}
+    return {names.get(name, f"document_{name}"): value for name, value in side.items()}
+
+
+def _check_negatives(negatives: Mapping[str, Sequence[str]], place: Mapping[str, int]) -> Mapping[str, Sequence[str]]:
+    for query, documents in negatives.items():
+        for document in documents:
+            if document not in place:
+                raise ValueError(
+                    f"got the negative {document!r} of query {query!r}; expected the id of a document of the corpus; "
+                    "mine negatives on the same data set"
+                )
+    return negatives

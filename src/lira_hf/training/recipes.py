@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
 from transformers import HfArgumentParser, PrinterCallback, set_seed
 
-from lira_hf.data import BeirDataset, DataProblem, read_beir
-from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, stored_critic
+from lira_hf.data import DataProblem
+from lira_hf.inference import LiraEmbedder, RoadFeatures, stored_critic
 from lira_hf.models import LiraConfig, LiraModel, LiraProcessor
 from lira_hf.translation import CandidateStore, StoreError
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
-from .dataset import LiraCollator, retrieval_rows
+from .collator import LiraCollator
+from .tasks import DevEvaluator, TaskData, fill_features, join_tasks, load_task, measure, read_pairs
 from .trainer import LiraTrainer
 
 
@@ -29,13 +30,13 @@ __all__ = ["DevEvaluator", "check_recipe", "load_model", "read_recipe", "train_r
 
 logger = logging.getLogger(__name__)
 _ARGUMENTS = (ModelArguments, DataArguments, LiraTrainingArguments)
+_TASK_FIELDS = {field.name for field in dataclasses.fields(DataArguments)}
 _FIELDS = {field.name for kind in _ARGUMENTS for field in dataclasses.fields(kind) if field.init}
 _KINDS = "ModelArguments, DataArguments or LiraTrainingArguments"
 # Kinds of candidates beyond these are told apart by nothing but their traits.
 _MOST_KINDS = 16
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Recipe = tuple[ModelArguments, DataArguments, LiraTrainingArguments]
-DevEvaluator = Callable[[LiraEmbedder, BeirDataset], dict[str, float]]
 
 
 def read_recipe(recipe: str | os.PathLike | dict[str, Any]) -> Recipe:
@@ -129,7 +130,26 @@ def _missing_files(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
         name = named.get(field)
         if name is not None and not Path(name).is_dir() and not _hub_name(name):
             yield field, f"got {name!r}; expected a folder that is there, or a name on the Hub; mend the path"
-    if "data" in named:
+    tasks = recipe.get("tasks")
+    if isinstance(tasks, list):
+        own = {name: value for name, value in recipe.items() if name in _TASK_FIELDS}
+        for task in (task for task in tasks if isinstance(task, dict)):
+            yield from (("tasks", message) for _, message in _missing_data({**own, **task}))
+    else:
+        yield from _missing_data(recipe)
+
+
+def _missing_data(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is missing of one task's data and candidates."""
+    named = {name: value for name, value in recipe.items() if isinstance(value, str) and value}
+    if "data" in named and named.get("task") == "ranking":
+        try:
+            for split in (named.get("train_split", "train"), recipe.get("dev_split", "dev")):
+                if split:
+                    read_pairs(named["data"], split)
+        except (ValueError, OSError) as error:
+            yield "data", str(error)
+    elif "data" in named:
         splits = [named.get("train_split", "train"), recipe.get("dev_split", "dev")]
         files = ["corpus.jsonl", "queries.jsonl", *(f"qrels/{split}.tsv" for split in splits if split)]
         if missing := [name for name in files if not (Path(named["data"]) / name).is_file()]:
@@ -221,6 +241,7 @@ def train_recipe(
     evaluator: DevEvaluator | None = None,
     train_features: RoadFeatures | None = None,
     quiet: bool = False,
+    controls: DevEvaluator | None = None,
 ) -> tuple[LiraModel, LiraProcessor, dict[str, float]]:
     """
     Carries out one stage and saves model and processor to `output_dir`. A run that was killed goes on from its last
@@ -228,68 +249,93 @@ def train_recipe(
 
     Args:
         recipe (`str`, `os.PathLike`, `dict` or `tuple`): As for [`read_recipe`], or what it returned.
-        evaluator (`Callable`, *optional*): From an embedder and the dev split to metrics, logged at every evaluation.
+        evaluator (`Callable`, *optional*): From an embedder and the dev split to metrics, logged at every evaluation;
+            of the untrained start at the first one, as `eval_baseline_untrained_...`. Figures of dev queries that are
+            in English are logged too, and warned of when they fall.
         train_features ([`RoadFeatures`], *optional*): Features of the training rows, where they are not the
             model's own (cross-fitted ones).
         quiet (`bool`, *optional*, defaults to `False`): Don't print each log entry where there is no progress bar.
+        controls (`Callable`, *optional*): From an embedder and the dev split to figures of systems without training,
+            such as each road alone; logged at the first evaluation, as `eval_baseline_...`.
 
     Returns:
         `tuple`: the trained model, its processor and the last metrics.
     """
     model_arguments, data, args = recipe if isinstance(recipe, tuple) else read_recipe(recipe)
-    source = _candidate_source(data)
-    train = retrieval_rows(read_beir(data.data, data.train_split), source)
+    anchors = _anchor_languages(model_arguments)
+    # Ranking is measured without an evaluator too.
+    measured = {"retrieval": evaluator is not None, "ranking": evaluator is not None or args.eval_strategy != "no"}
+    tasks = [load_task(task, anchors, measured[task.task]) for task in data.each()]
     set_seed(args.seed)  # before the heads are made
-    model, processor = load_model(_with_kinds(model_arguments, train))
+    model, processor = load_model(_with_kinds(model_arguments, tasks))
     progress = not args.disable_tqdm
     features = RoadFeatures(model, processor, data.features, data.feature_dtype, progress=progress)
     trained = train_features or features
+    if args.stage == "lasr":
+        for task in tasks:
+            task.mine(LiraEmbedder(model, processor, task.source, trained))
     if trained.caches:
-        _fill(trained, train)
-    dev = dev_rows = None
-    if evaluator is not None and data.dev_split:
-        dev = read_beir(data.data, data.dev_split)
-        dev_rows = retrieval_rows(dev, source)
-    embedder = LiraEmbedder(model, processor, source, features)
-    lasr = args.stage == "lasr"
-    trainer = LiraTrainer(
-        model=model,
-        args=args,
-        train_dataset=train,
-        eval_dataset=dev_rows,
-        data_collator=LiraCollator(
-            trained, documents=lasr, references=not lasr and args.reference == "document", processor=processor
-        ),
-        processing_class=processor,
-        evaluator=None if dev is None else lambda _: evaluator(embedder, dev),
-    )
+        fill_features(trained, tasks)
+    trainer = _make_trainer(args, tasks, trained, features, evaluator, controls)
     if quiet:
         trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=True)
-    metrics = trainer.evaluate() if dev is not None else {}
+    metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
     model.freeze()
     trainer.save_model(args.output_dir)
     return model.eval(), processor, metrics
 
 
-def _candidate_source(data: DataArguments) -> CandidateSource | None:
-    if data.store is None:
-        return None
-    store = CandidateStore(data.store, read_only=True)
-    critic = stored_critic(store, data.critic, data.critic_fingerprint) if data.critic else None
-    return CandidateSource(store, critic=critic, num_candidates=data.num_candidates)
+def _make_trainer(
+    args: LiraTrainingArguments,
+    tasks: list[TaskData],
+    trained: RoadFeatures,
+    features: RoadFeatures,
+    evaluator: DevEvaluator | None,
+    controls: DevEvaluator | None,
+) -> LiraTrainer:
+    """A trainer over the tasks' rows, measured on their dev splits; `features` are the model's own."""
+    model, processor, lasr = features.model, features.processor, args.stage == "lasr"
+    embedders = [LiraEmbedder(model, processor, task.source, features) for task in tasks]
+    held = [task for task in tasks if task.dev is not None]
+    watched = bool(held) and args.eval_strategy != "no"
+    english = watched and any(task.english_dev() for task in tasks)
+
+    def baselines(_: LiraModel) -> dict[str, float]:
+        found = {f"untrained_{name}": value for name, value in measure(tasks, embedders, evaluator).items()}
+        return found | (measure(tasks, embedders, controls, retrieval_only=True) if controls is not None else {})
+
+    return LiraTrainer(
+        model=model,
+        args=args,
+        train_dataset=join_tasks(tasks),
+        eval_dataset=held[0].dev_rows() if held else None,
+        data_collator=LiraCollator(
+            trained, documents=lasr, references=not lasr and args.reference == "document", processor=processor
+        ),
+        processing_class=processor,
+        evaluator=(lambda _: measure(tasks, embedders, evaluator)) if held else None,
+        english_evaluator=(lambda _: measure(tasks, embedders, evaluator, english=True)) if english else None,
+        baselines=baselines if watched else None,
+    )
 
 
-def _with_kinds(arguments: ModelArguments, rows) -> ModelArguments:
+def _anchor_languages(arguments: ModelArguments) -> list[str]:
+    """Those of the model that will be loaded: what is in them is its own candidate."""
+    if "anchor_languages" in arguments.config:
+        return list(arguments.config["anchor_languages"])
+    if arguments.model is not None:
+        return list(LiraConfig.from_pretrained(arguments.model).anchor_languages)
+    return list(LiraConfig().anchor_languages)
+
+
+def _with_kinds(arguments: ModelArguments, tasks: list[TaskData]) -> ModelArguments:
     """A model that is joined anew tells apart the kinds of candidates that there are, unless it is told which."""
     if arguments.model is not None or "candidate_kinds" in arguments.config:
         return arguments
-    counts = Counter(kind for row in rows["kinds"] for kind in row if kind)
+    counts: Counter[str] = Counter()
+    for task in tasks:
+        for column in ("kinds", "document_kinds"):
+            counts.update(kind for row in task.rows[column] for kind in row if kind)
     kinds = sorted(kind for kind, _ in counts.most_common(_MOST_KINDS))
     return dataclasses.replace(arguments, config={**arguments.config, "candidate_kinds": kinds})
-
-
-def _fill(features: RoadFeatures, rows) -> None:
-    """Everything that an epoch reads, longest first, before it starts: memory runs out at once or never."""
-    features.fill("source", [*rows["text"], *rows["document"]])
-    features.fill("anchor", [*(text for row in rows["candidates"] for text in row), *rows["document"]])

@@ -1,9 +1,9 @@
-"""LiraTrainer: the Hugging Face Trainer with what LiRA's stages need on top: queues, consistency, monitors, resume."""
+"""LiraTrainer: the Hugging Face Trainer with what LiRA's stages need on top: losses, queues, monitors, resume."""
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,21 @@ from torch import nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from lira_hf.losses import (
-    DocQueue,
-    RetrievalLoss,
-    consistency_loss,
-    load_queue_state,
-    save_queue_state,
-    start_regulariser,
-)
+from lira_hf.losses import CorrQueue, DocQueue, load_queue_state, save_queue_state
 from lira_hf.models import LiraModel, LiraModelOutput
 
 from .arguments import LiraTrainingArguments
-from .monitors import CollapseWarnings, choice_statistics
+from .mixture import MixtureSampler, TaskMixture, task_kinds
+from .monitors import CollapseWarnings, EnglishGuard, choice_statistics, embedding_statistics
+from .objective import LasrObjective
 
 
 __all__ = ["LiraTrainer", "last_checkpoint"]
 
 _COMPLETE = "lira_state.json"
+# What of a batch is not the model's input: stage 1 has no use for it.
+_TARGETS = ("document_", "negative_", "positive_", "pair_", "gold")
+Figures = Callable[[LiraModel], dict[str, float]]
 
 
 def last_checkpoint(folder: str | os.PathLike) -> str | None:
@@ -46,17 +44,22 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
 
 
 class _StateCallback(TrainerCallback):
-    """Writes queues and the mark of completeness, last, into each checkpoint."""
+    """Writes queues and the mark of completeness, last, into each checkpoint; tells the sampler the epoch."""
 
     def __init__(self, trainer: "LiraTrainer"):
         self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # The loader tells it too, but not through all that accelerate wraps it in when a run goes on.
+        if self.trainer.mixture_sampler is not None:
+            self.trainer.mixture_sampler.set_epoch(int(state.epoch or 0))
 
     def on_save(self, args, state, control, **kwargs):
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        if self.trainer.queue is not None:
-            save_queue_state(folder, {"documents": self.trainer.queue})
+        if self.trainer.queues:
+            save_queue_state(folder, self.trainer.queues)
         part = folder / f"{_COMPLETE}.part"
         part.write_text(json.dumps({"stage": args.stage, "step": state.global_step}))
         os.replace(part, folder / _COMPLETE)
@@ -64,12 +67,20 @@ class _StateCallback(TrainerCallback):
 
 class LiraTrainer(Trainer):
     """
-    Trains Arca (stage 1) or LaSR (stage 2, retrieval) over rows of [`retrieval_rows`] with [`LiraCollator`].
+    Trains Arca (stage 1) or LaSR (stage 2) over rows of [`retrieval_rows`], of [`ranking_rows`], or over a
+    [`TaskMixture`] of both, with [`LiraCollator`].
+
+    With several processes each ranks against all processes' documents and pairs, and all hold the same queues.
 
     Args:
         evaluator (`Callable`, *optional*): Given the model, returns metrics of the dev split, such as
             `{"ndcg@10": .6}`. They join the metrics of each evaluation of `eval_dataset`, with the prefix `eval_`, and
             can choose the best checkpoint.
+        english_evaluator (`Callable`, *optional*): Given the model, returns metrics on English, higher ones being
+            better. They are taken before training too; later ones that are lower by more than `english_margin` are
+            warned of. They join the metrics with the prefix `eval_english_`.
+        baselines (`Callable`, *optional*): Given the untrained model, returns figures to compare with. They are taken
+            before training and join the metrics of the first evaluation, with the prefix `eval_baseline_`.
         kwargs: As for `Trainer`; `args` is a [`LiraTrainingArguments`].
     """
 
@@ -78,7 +89,9 @@ class LiraTrainer(Trainer):
         model: LiraModel | None = None,
         args: LiraTrainingArguments | None = None,
         *,
-        evaluator: Callable[[LiraModel], dict[str, float]] | None = None,
+        evaluator: Figures | None = None,
+        english_evaluator: Figures | None = None,
+        baselines: Figures | None = None,
         **kwargs: Any,
     ):
         if not isinstance(args, LiraTrainingArguments):
@@ -91,20 +104,43 @@ class LiraTrainer(Trainer):
         super().__init__(model=model, args=args, **kwargs)
         self.evaluator = evaluator
         self.loss_is_scaled_for_ga = False
-        self.queue = DocQueue(args.queue_size, model.config.projection_dim) if lasr and args.queue_size else None
-        if self.queue is not None:
-            self.queue.to(args.device)
-        self.retrieval_loss = RetrievalLoss(
-            objective=args.objective,
-            k=args.ndcg_k,
-            tau=args.tau,
-            hinge_weight=args.hinge_weight,
-            mean_variance_weight=args.mean_variance_weight,
-            threshold=args.safe_similarity,
-        )
+        self.english_evaluator, self.baselines = english_evaluator, baselines
+        self.objective = None
+        if lasr:
+            tasks = task_kinds(self.train_dataset)
+            self.objective = LasrObjective(args, model.config.projection_dim, tasks, args.device)
+        self.mixture_sampler: MixtureSampler | None = None
         self._stats: dict[str, list[torch.Tensor]] = defaultdict(list)
         self._collapse = CollapseWarnings(args)
+        self._embeddings: torch.Tensor | None = None
+        self._english: EnglishGuard | None = None
+        self._baseline_figures: dict[str, float] = {}
+        self._pair_places: dict[int, int] | None = None
         self.add_callback(_StateCallback(self))
+
+    @property
+    def queues(self) -> dict[str, nn.Module]:
+        """The queues that training fills, by name."""
+        return dict(self.objective.queues) if self.objective is not None else {}
+
+    @property
+    def queue(self) -> DocQueue | None:
+        """The queue of documents, where retrieval is trained with one."""
+        return self.objective.documents if self.objective is not None else None
+
+    @property
+    def corr_queue(self) -> CorrQueue | None:
+        """The queue of pairs, where ranking is trained with one."""
+        return self.objective.pairs if self.objective is not None else None
+
+    def _get_train_sampler(self, train_dataset=None):
+        """As in `Trainer`; a mixture has a sampler of its own, whose batches hold one task each."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not isinstance(dataset, TaskMixture):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self.mixture_sampler = MixtureSampler(dataset, self._train_batch_size * self.args.world_size, seed)
+        return self.mixture_sampler
 
     def create_optimizer(self, model: nn.Module | None = None):
         """As in `Trainer`; the actor learns at `actor_learning_rate`, where there is one."""
@@ -123,14 +159,19 @@ class LiraTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
         """
         As in `Trainer`; `True` resumes from the newest checkpoint that is whole, or starts anew where there is none.
-        The queue is resumed too.
+        The queues are resumed too. What the untrained start can do is measured before the first step.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
         if resume_from_checkpoint:
             self._check_stage(Path(resume_from_checkpoint))
-        if resume_from_checkpoint and self.queue is not None:
-            load_queue_state(resume_from_checkpoint, {"documents": self.queue})
+        if resume_from_checkpoint and self.queues:
+            load_queue_state(resume_from_checkpoint, self.queues)
+        # The model is the untrained one here in a resumed run too, as the checkpoint is loaded later.
+        if self.english_evaluator is not None and self._english is None:
+            self._english = EnglishGuard(self._figures(self.english_evaluator), self.args.english_margin)
+        if self.baselines is not None:
+            self._baseline_figures = self._figures(self.baselines)
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     def _check_stage(self, checkpoint: Path) -> None:
@@ -150,42 +191,29 @@ class LiraTrainer(Trainer):
         num_items_in_batch: torch.Tensor | None = None,
     ):
         if self.args.stage == "arca":
-            output = model(**{k: v for k, v in inputs.items() if not k.startswith("document_")}, return_loss=True)
+            output = model(**{k: v for k, v in inputs.items() if not k.startswith(_TARGETS)}, return_loss=True)
             loss = output.loss
         else:
-            output, loss = self._lasr_loss(model, inputs)
+            loss, output = self._lasr_loss(model, inputs)
         self._watch(output)
+        if model.training:
+            self._embeddings = output.pooler_output.detach()
         return (loss, output) if return_outputs else loss
 
-    def _lasr_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[LiraModelOutput, torch.Tensor]:
-        args, count = self.args, len(inputs["document_ids"])
-        # One forward for queries and documents, as data-parallel wrappers expect.
-        joint = _join(inputs)
-        both = joint["source_features"].any(-1).any(-1) & joint["anchor_features"].any(-1).any(-1).any(-1)
-        if model.training and args.path_dropout:
-            joint |= _drop_paths(both, count, args.path_dropout)
-            both = both & joint["keep_source"] & joint["keep_anchor"]
-        output = model(**joint, output_paths=bool(args.consistency_weight))
-        queries, documents = output.pooler_output[:count], output.pooler_output[count:]
-        ids = inputs["document_ids"]
-        ranked = self.retrieval_loss(queries, documents, ids, queue=self.queue)
-        loss = ranked.loss
-        parts = {"ranking": ranked.ranking, "hinge": ranked.hinge, "negatives": ranked.num_negatives}
-        dropped = ranked.dropped_document + ranked.dropped_group + ranked.dropped_similarity
-        parts["unsafe_negatives"] = dropped / count
-        if args.start_weight:
-            parts["start"] = start_regulariser(output.pooler_output, output.start_embeds)
-            loss = loss + args.start_weight * parts["start"]
-        if args.consistency_weight:
-            parts["consistency"] = consistency_loss(
-                output.pooler_output, output.source_path_embeds, output.anchor_path_embeds, both, both
-            )
-            loss = loss + args.consistency_weight * parts["consistency"]
-        if model.training and self.queue is not None:
-            self.queue.push(documents.detach().float(), ids)
-        for name, value in parts.items():
-            self._stats[name].append(value.detach().float())
-        return output, loss
+    def _lasr_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, LiraModelOutput]:
+        objective = self.objective
+        if model.training and objective.refresh_due(inputs):
+            objective.refresh(self.accelerator.unwrap_model(model), self._pairs)
+        found = objective(model, inputs)
+        for name, value in found.parts.items():
+            self._stats[name].append(value)
+        return found.loss, found.output
+
+    def _pairs(self, pair_ids: Sequence[int]) -> dict[str, torch.Tensor]:
+        """The batch of some pairs of the training data, by their ids."""
+        if self._pair_places is None:
+            self._pair_places = _pair_places(self.train_dataset)
+        return self.data_collator(self.train_dataset.__getitems__([self._pair_places[number] for number in pair_ids]))
 
     def _watch(self, output: LiraModelOutput) -> None:
         for name, value in choice_statistics(output).items():
@@ -195,6 +223,9 @@ class LiraTrainer(Trainer):
         if "loss" in logs and self._stats:
             logs |= {name: round(torch.stack(values).mean().item(), 6) for name, values in self._stats.items()}
             self._stats.clear()
+            if self._embeddings is not None:
+                found = embedding_statistics(self._embeddings)
+                logs |= {name: round(value.item(), 6) for name, value in found.items()}
             self._collapse(logs)
         super().log(logs, *args, **kwargs)
 
@@ -212,42 +243,32 @@ class LiraTrainer(Trainer):
         kept, self._stats = self._stats, defaultdict(list)  # training's figures stay free of evaluation's
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         self._stats = kept
+        found = {}
         if self.evaluator is not None:
-            training = self.model.training
-            found = self.evaluator(self.model.eval())
-            self.model.train(training)
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+            found |= self._figures(self.evaluator)
+        if self.english_evaluator is not None:
+            english = self._figures(self.english_evaluator)
+            if self._english is not None:
+                self._english(english, self.state.global_step)
+            found |= {f"english_{name}": value for name, value in english.items()}
+        found |= {f"baseline_{name}": value for name, value in self._baseline_figures.items()}
+        self._baseline_figures = {}
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
         return output
 
-
-def _join(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Queries and documents as one batch; a document is its own only candidate."""
-    documents, anchor = inputs["document_source_features"], inputs["document_anchor_features"]
-    count = len(documents)
-    queries = inputs.get("anchor_features")
-    if queries is None:
-        queries = anchor.new_zeros(anchor.shape)
-    scores = inputs.get("anchor_scores")
-    if scores is None:
-        scores = queries.new_zeros(*queries.shape[:2], 3)
-    traits = {}
-    if "anchor_traits" in inputs:
-        known = inputs["anchor_traits"]
-        traits["anchor_traits"] = torch.cat([known, known.new_zeros(count, *known.shape[1:])])
-    padded = anchor.new_zeros(count, *queries.shape[1:])
-    padded[:, :1] = anchor
-    return {
-        "source_features": torch.cat([inputs["source_features"], documents]),
-        "anchor_features": torch.cat([queries, padded]),
-        "anchor_scores": torch.cat([scores, scores.new_zeros(count, *scores.shape[1:])]),
-        **traits,
-        "language_ids": torch.cat([inputs["language_ids"], inputs["document_language_ids"]]),
-    }
+    def _figures(self, evaluator: Figures) -> dict[str, float]:
+        training = self.model.training
+        found = evaluator(self.model.eval())
+        self.model.train(training)
+        return found
 
 
-def _drop_paths(both: torch.Tensor, count: int, share: float) -> dict[str, torch.Tensor]:
-    """Takes one road, either alike often, from a share of the queries that have both; documents keep theirs."""
-    drop = (torch.rand(len(both), device=both.device) < share) & both
-    drop[count:] = False
-    source = torch.rand(len(both), device=both.device) < 0.5
-    return {"keep_source": ~(drop & source), "keep_anchor": ~(drop & ~source)}
+def _pair_places(dataset) -> dict[int, int]:
+    """Where each pair lies in a data set, by its id."""
+    if not isinstance(dataset, TaskMixture):
+        return {number: place for place, number in enumerate(dataset["pair_id"])}
+    places = {}
+    for task, start, shift in zip(dataset.tasks, dataset.starts[:-1], dataset.shifts, strict=True):
+        if task.kind == "ranking":
+            places |= {number + shift: place for place, number in enumerate(task.rows["pair_id"], start)}
+    return places
