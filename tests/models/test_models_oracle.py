@@ -111,7 +111,8 @@ def embed_by_hand(model, source, candidates, scores, traits, language: int) -> t
     start = torch.cat([w**0.5 * normalize(source[0], dim=0), (1 - w) ** 0.5 * normalize(h, dim=0)])
     pooled = fused_mean(weights, config, source_tokens, anchor_tokens, language)
     delta = linear(weights, "embedding_head.delta", gelu(linear(weights, "embedding_head.fc1", pooled)))
-    return normalize(normalize(start, dim=0) + delta, dim=0), policy
+    start = normalize(start, dim=0)
+    return normalize(start + delta + weights["embedding_head.start_map.weight"] @ start, dim=0), policy
 
 
 @pytest.mark.parametrize("settings", [{}, {"path_weight": 0.8, "policy_temperature": 2.0, "policy_prior": 1.0}])

@@ -94,11 +94,15 @@ class CandidateChoice:
 
     @property
     def closeness(self) -> NDArray[np.float32]:
-        """Cosine to the first relevant document, which only an oracle knows, `(queries, candidates)`."""
+        """Cosine to the reference, which only an oracle knows, `(queries, candidates)`."""
+        return np.einsum("qkd,qd->qk", self.sentences, self.references) * self.mask
+
+    @property
+    def references(self) -> NDArray[np.float32]:
+        """h's unit vector of each query's first relevant document, `(queries, d_h)`."""
         place = {document: number for number, document in enumerate(self.dataset.corpus)}
-        right = [next(iter(self.dataset.qrels[query])) for query in self.dataset.queries]
-        documents = self._documents[[place[document] for document in right]]
-        return np.einsum("qkd,qd->qk", self.sentences, documents) * self.mask
+        right = (next(iter(self.dataset.qrels[query])) for query in self.dataset.queries)
+        return self._documents[[place[document] for document in right]]
 
     # What a model says
 

@@ -69,6 +69,9 @@ class LiraConfig(PreTrainedConfig):
         contrastive_temperature (`float`, *optional*, defaults to 0.07): Its temperature (ours).
         path_weight (`float`, *optional*, defaults to 0.5):
             Share of g in the similarity of two untrained embeddings, tuned on dev (ours). 0.5 is the equal concat.
+        start_map (`bool`, *optional*, defaults to `True`):
+            The embedding's learned difference has a linear map of the start in it (ours), `projection_dim` squared
+            weights.
         languages (`list[str]`, *optional*, defaults to `[]`):
             Tags with an embedding of their own in the fusion; any other language uses the "unknown" entry.
             Empty: no language embedding.
@@ -145,6 +148,7 @@ class LiraConfig(PreTrainedConfig):
     contrastive_weight: float | int = 0.3
     contrastive_temperature: float | int = 0.07
     path_weight: float | int = 0.5
+    start_map: bool = True
     languages: list[str] | tuple[str, ...] = ()
     anchor_languages: list[str] | tuple[str, ...] = ("en",)
     initializer_range: float | int = 0.02

@@ -90,11 +90,7 @@ class Quickstart:
 
     def run(self) -> Results:
         """All steps, to the scores on test."""
-        self._step("corpus", self.folder / "data", self._make_corpus)
-        self._step("encoders", self.folder / "encoder", self._distil)
-        self._step("translators", self.folder / "translators", self._fit_translators)
-        self._step("candidates", None, self._fill_candidates)
-        self._step("features", None, self._fill_features)
+        self.prepare()
         chosen = self._once("choices.json", "choices on dev", self._choose)
         for seed in self.settings.seeds:
             arca = arca_recipe(self.folder, seed, self.anchor, chosen["path_weight"], self.critic, self.settings)
@@ -110,6 +106,14 @@ class Quickstart:
         results = self._timed("evaluation", lambda: self._evaluate(chosen))
         results.seconds = self.seconds
         return results
+
+    def prepare(self) -> None:
+        """The steps before any training of LiRA: corpus, encoder, translators, candidates, features."""
+        self._step("corpus", self.folder / "data", self._make_corpus)
+        self._step("encoders", self.folder / "encoder", self._distil)
+        self._step("translators", self.folder / "translators", self._fit_translators)
+        self._step("candidates", None, self._fill_candidates)
+        self._step("features", None, self._fill_features)
 
     @property
     def model_folder(self) -> Path:
