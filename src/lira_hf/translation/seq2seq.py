@@ -22,6 +22,7 @@ from lira_hf.models.backbones_lira import backbone_fingerprint
 
 from .base import Candidate, check_request, clean_text, distinct_candidates, stable_hash
 from .language_codes import is_english, is_undetermined
+from .seq2seq_diverse import diverse_groups
 from .seq2seq_families import Family, family_of
 from .seq2seq_sampling import SeededSampling, hypothesis_scores
 
@@ -31,6 +32,8 @@ __all__ = ["Seq2SeqTranslator"]
 # Raised when the same model and settings begin to give other answers, so that stores ask again.
 _ALGORITHM_VERSION = 1
 _FEWEST_BEAMS = 5
+_STRATEGIES = ("beam", "sample", "diverse_beam")
+_LARGEST_PENALTY = 1000.0  # far above any difference of log-probabilities, and nothing to float32
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "trust_remote_code", "local_files_only", "subfolder")
 
 
@@ -50,20 +53,24 @@ class Seq2SeqTranslator:
     | prompt | any other, with `prompt` | in the prompt, if it says `{language}` | in the prompt |
 
     English texts are their own candidate (kind `"identity"`). Empty texts, and texts of no known language (`"und"`),
-    have none. Diverse beam search has left Transformers for code on the Hub, which is never run from here: for variety
-    use `strategy="sample"`, or join a translator of each strategy by [`TranslatorUnion`].
+    have none. To have candidates of each strategy, join translators by [`TranslatorUnion`].
 
     Args:
         model (`PreTrainedModel`): With `generate`; stays where it is and is put into evaluation mode for each call.
         tokenizer (`PreTrainedTokenizerBase`): The model's own; a copy of it is used.
         strategy (`str`, *optional*, defaults to `"beam"`): `"beam"`: the beams of one search. `"sample"`: samples at
             each of `temperatures`, ranked by score; each text has its own random numbers, so that a candidate depends
-            on the text and `seed` alone and not on the other texts of a call.
-        num_hypotheses (`int`, *optional*): Beams or samples of a text, from which the distinct candidates are taken;
-            never fewer than K. By default K but at least 5 for beams, 2 K for samples.
+            on the text and `seed` alone and not on the other texts of a call. `"diverse_beam"`: diverse beam search
+            (Vijayakumar et al., 2016) with groups of one beam each, ranked by score; it takes as many greedy passes as
+            there are groups, and groups that come to the same text give one candidate.
+        num_hypotheses (`int`, *optional*): Beams, samples or groups of a text, from which the distinct candidates are
+            taken; never fewer than K. By default K but at least 5 for beams, 2 K for samples, K for groups.
         temperatures (`Sequence[float]`, *optional*, defaults to `(0.5, 1.0)`): For samples, taken in turn.
         top_k (`int`, *optional*, defaults to 50): Samples come from so many likeliest tokens.
         seed (`int`, *optional*, defaults to 0): Of the samples.
+        diversity_penalty (`float`, *optional*, defaults to 0.5): For diverse beams: what a token's log-probability
+            loses for each group before that has it at the same step. The paper's range is 0.2 to 0.8; with 0 all
+            groups are the greedy search.
         batch_size (`int`, *optional*, defaults to 16): Texts in a batch, of similar length; no say in the result.
         max_source_tokens (`int`, *optional*, defaults to 512): Longer texts are cut; a smaller limit of the tokenizer
             or the model holds.
@@ -95,6 +102,7 @@ class Seq2SeqTranslator:
         temperatures: Sequence[float] = (0.5, 1.0),
         top_k: int = 50,
         seed: int = 0,
+        diversity_penalty: float = 0.5,
         batch_size: int = 16,
         max_source_tokens: int = 512,
         max_new_tokens: int = 256,
@@ -116,7 +124,7 @@ class Seq2SeqTranslator:
             "max_source_tokens": max_source_tokens,
             "max_new_tokens": max_new_tokens,
         }
-        _check_settings(strategy, on_unknown, temperatures, numbers)
+        _check_settings(strategy, on_unknown, temperatures, diversity_penalty, numbers)
         self.model = model
         self.tokenizer = copy.deepcopy(tokenizer)  # its source language is set for every call
         self.tokenizer.truncation_side = "right"  # what says the language stands in front
@@ -124,6 +132,7 @@ class Seq2SeqTranslator:
         self.name = name or Path(str(model.config._name_or_path)).name or model.config.model_type
         self.strategy, self.num_hypotheses = strategy, num_hypotheses
         self.temperatures, self.top_k, self.seed = tuple(temperatures), top_k, seed
+        self.diversity_penalty = float(diversity_penalty)
         self.batch_size, self.on_unknown = batch_size, on_unknown
         self.max_source_tokens, self.max_new_tokens = max_source_tokens, max_new_tokens
         self.generation_options = dict(generation_options or {})
@@ -172,6 +181,8 @@ class Seq2SeqTranslator:
         settings: list[Any] = [self.strategy, self.num_hypotheses, self.max_source_tokens, self.max_new_tokens]
         if self.strategy == "sample":
             settings += [self.temperatures, self.top_k, self.seed]
+        elif self.strategy == "diverse_beam":
+            settings.append(self.diversity_penalty)
         return stable_hash(self.kind, _ALGORITHM_VERSION, self._backbone, family, generation, settings)
 
     @property
@@ -181,8 +192,9 @@ class Seq2SeqTranslator:
 
     def translate(self, texts: Sequence[str], language: str, num_candidates: int) -> list[list[Candidate]]:
         """
-        See [`Translator.translate`]; the score is the mean log-probability of a token. For beams the checkpoint's
-        length penalty holds, as in the search itself: the sum over length^penalty.
+        See [`Translator.translate`]; the score is the mean log-probability of a token, without the diversity penalty.
+        For the beams of one search the checkpoint's length penalty holds, as in the search itself: the sum over
+        length^penalty.
 
         Raises:
             `ValueError`: a language that the translator doesn't know, with `on_unknown="raise"`.
@@ -231,20 +243,24 @@ class Seq2SeqTranslator:
     def _hypotheses(
         self, inputs: dict[str, torch.Tensor], texts: list[str], num_candidates: int
     ) -> list[list[Candidate]]:
-        """Beams or samples of each text of a batch, best first."""
-        beam = self.strategy == "beam"
-        default = max(num_candidates, _FEWEST_BEAMS) if beam else 2 * num_candidates
+        """Beams, samples or groups of each text of a batch, best first."""
+        fewest = {"beam": max(num_candidates, _FEWEST_BEAMS), "sample": 2 * num_candidates}
+        default = fewest.get(self.strategy, num_candidates)
         count = max(self.num_hypotheses or default, num_candidates)
-        config = self._generation_config(count if beam else 1)
+        config = self._generation_config(count if self.strategy == "beam" else 1)
         repeated = {key: value.repeat_interleave(count, dim=0) for key, value in inputs.items()}
-        processors = LogitsProcessorList()
-        if not beam:
-            drawn = [(text, number) for text in texts for number in range(count)]
-            processors.append(SeededSampling(drawn, self.temperatures, self.top_k, self.seed))
         with _borrowed(self.model, config):
-            sequences = self.model.generate(
-                **(inputs if beam else repeated), generation_config=config, logits_processor=processors
-            )
+            if self.strategy == "beam":
+                sequences = self.model.generate(**inputs, generation_config=config)
+            elif self.strategy == "diverse_beam":
+                pad = self.tokenizer.pad_token_id
+                sequences = diverse_groups(self.model, inputs, config, count, self.diversity_penalty, pad)
+            else:
+                drawn = [(text, number) for text in texts for number in range(count)]
+                sampling = SeededSampling(drawn, self.temperatures, self.top_k, self.seed)
+                sequences = self.model.generate(
+                    **repeated, generation_config=config, logits_processor=LogitsProcessorList([sampling])
+                )
             # Not the search's own scores: to give them it keeps the whole vocabulary's at every step.
             scores = hypothesis_scores(self.model, repeated, sequences, config)
         # M2M100's tokenizer doesn't count its language tokens among the special ones, and so would leave it in.
@@ -262,9 +278,11 @@ class Seq2SeqTranslator:
         limit = getattr(self.model.config, "max_position_embeddings", None)
         tokens = self.max_new_tokens
         # What a checkpoint says of sampling has no part in a search, and of beams none in samples: neutral values, as
-        # anything else warns. Samples are drawn by a search with one beam, see SeededSampling.
+        # anything else warns. Samples are drawn by a search with one beam, see SeededSampling. Beam groups would have
+        # Transformers ask for code from the Hub.
         neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": None, "typical_p": 1.0}
-        if self.strategy == "sample":
+        neutral["num_beam_groups"] = None
+        if self.strategy != "beam":
             neutral |= {"early_stopping": False, "length_penalty": 1.0}
         config.update(
             **neutral,
@@ -277,6 +295,7 @@ class Seq2SeqTranslator:
         )
         if self.family.target_id is not None:
             config.forced_bos_token_id = self.family.target_id
+        _check_options(self.strategy, self.generation_options)
         if unused := config.update(**self.generation_options):
             raise ValueError(
                 f"generation_options has {sorted(unused)}; expected options of transformers' GenerationConfig; "
@@ -298,20 +317,38 @@ def _borrowed(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None
         model.train(training)
 
 
-def _check_settings(strategy: str, on_unknown: str, temperatures: Sequence[float], numbers: Mapping[str, int]) -> None:
-    if strategy == "diverse_beam":
-        raise ValueError(
-            "strategy is 'diverse_beam', which Transformers no longer holds but runs from code on the Hub; expected "
-            "'beam' or 'sample'; for variety sample, or join a translator of each strategy by TranslatorUnion"
-        )
-    if strategy not in ("beam", "sample"):
-        raise ValueError(f"strategy is {strategy!r}; expected 'beam' or 'sample'; pass one of them")
+def _check_settings(
+    strategy: str,
+    on_unknown: str,
+    temperatures: Sequence[float],
+    diversity_penalty: float,
+    numbers: Mapping[str, int],
+) -> None:
+    if strategy not in _STRATEGIES:
+        raise ValueError(f"strategy is {strategy!r}; expected 'beam', 'sample' or 'diverse_beam'; pass one of them")
     if on_unknown not in ("raise", "skip"):
         raise ValueError(f"on_unknown is {on_unknown!r}; expected 'raise' or 'skip'; pass one of them")
     if not temperatures or not all(0 < temperature < float("inf") for temperature in temperatures):
         raise ValueError(
             f"temperatures is {temperatures!r}; expected one or more numbers above 0; leave it out for the default"
         )
+    if not 0 <= diversity_penalty <= _LARGEST_PENALTY:
+        raise ValueError(
+            f"diversity_penalty is {diversity_penalty!r}; expected a number from 0 to {_LARGEST_PENALTY:g}; leave it "
+            "out for the default"
+        )
     for field, value in numbers.items():
         if value < 1:
             raise ValueError(f"{field} is {value}; expected at least 1; leave it out for the default")
+
+
+def _check_options(strategy: str, options: Mapping[str, Any]) -> None:
+    """Refuse what would have Transformers fetch code, and what would make more of a group than a greedy search."""
+    refused = ["num_beam_groups", "diversity_penalty"]
+    if strategy == "diverse_beam":
+        refused += ["num_beams", "num_return_sequences", "do_sample"]
+    if found := [option for option in refused if option in options]:
+        raise ValueError(
+            f"generation_options has {found}; expected no say in diverse beam search; set strategy='diverse_beam', "
+            "num_hypotheses= (groups of one beam each) and diversity_penalty= of the translator"
+        )

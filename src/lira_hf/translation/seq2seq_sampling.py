@@ -7,7 +7,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
 
 
-__all__ = ["SeededSampling", "hypothesis_scores"]
+__all__ = ["SeededSampling", "counted_tokens", "hypothesis_scores"]
 
 # Logits held at once when hypotheses are scored: 256 MB in float32. A vocabulary of 256,000 needs the bound.
 _LOGIT_CELLS = 64_000_000
@@ -64,7 +64,7 @@ def hypothesis_scores(
         `torch.Tensor` of shape `(rows,)`. A forced first token counts as certain; the end token counts.
     """
     targets = sequences[:, 1:]
-    counted = _counted(targets, config)
+    counted = counted_tokens(targets, config)
     lengths = counted.sum(-1).clamp(min=1)
     if config.forced_bos_token_id is not None:
         counted[:, 0] = False
@@ -86,8 +86,17 @@ def hypothesis_scores(
     return torch.cat(sums) / lengths.float() ** penalty
 
 
-def _counted(targets: torch.Tensor, config: GenerationConfig) -> torch.Tensor:
-    """Tokens up to the first end token, with it; what follows is padding, which may be the same token."""
+def counted_tokens(targets: torch.Tensor, config: GenerationConfig) -> torch.Tensor:
+    """
+    Tokens up to the first end token, with it; what follows is padding, which may be the same token (ours).
+
+    Args:
+        targets (`torch.Tensor` of shape `(rows, tokens)`): The decoder's tokens without the start token.
+        config (`GenerationConfig`): For the end tokens.
+
+    Returns:
+        `torch.Tensor` of booleans of the same shape.
+    """
     ends = config.eos_token_id
     ends = torch.tensor([] if ends is None else ends, device=targets.device).reshape(-1)
     is_end = torch.isin(targets, ends)
