@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 
 from lira_hf.evaluation import CandidateChoice, RetrievalScores, hard_weights, paired_difference, soft_weights
 from lira_hf.models import LiraModel, LiraProcessor
@@ -68,7 +69,7 @@ class Row:
 
 def prepare(folder: Path, seeds: int) -> tuple[Quickstart, dict[str, CandidateChoice]]:
     settings = QuickstartSettings(corpus="study", seeds=tuple(range(seeds)), num_candidates=6)
-    run = Quickstart(folder, settings, progress=True, announce=print)
+    run = Quickstart(folder, settings, progress=True, announce=Console().print)
     run.prepare()
     source = run.candidates()
     return run, {side: CandidateChoice(run.split(side), run.plain_features, source) for side in SIDES}
@@ -146,7 +147,7 @@ def train(run: Quickstart, number: int, seed: int) -> tuple[LiraModel, LiraProce
     name, config, changes = TRAINED[number]
     folder = run.folder / f"seed-{seed}" / f"actor-{number}"
     if not (folder / ".complete").is_file():
-        print(f"{name}, seed {seed}")
+        Console().print(f"{name}, seed {seed}")
         recipe = arca_recipe(run.folder, seed, run.anchor, 0.5, run.critic, run.settings) | STAGE | changes
         recipe |= {"output_dir": str(folder), "config": recipe["config"] | config, "disable_tqdm": True}
         train_recipe(recipe, None, run.train_features, quiet=True)
@@ -211,8 +212,8 @@ def markdown(table: dict[str, Any], sizes: str) -> str:
     lines = [
         "# The actor on the study corpus",
         "",
-        f"nDCG@10 x 100 of translate-then-h {sizes}. Judge absent at inference unless said otherwise. Differences with",
-        "95 % paired-bootstrap intervals, resampled by document. Made by `benchmarks/study_actor.py`; don't edit.",
+        f"nDCG@10 x 100 of translate-then-h {sizes}. Judge absent at inference unless said otherwise. Differences",
+        "with 95 % paired-bootstrap intervals, resampled by document. Made by `benchmarks/study_actor.py`; don't edit.",
         "",
         "| choice | dev | test | " + " | ".join(tags) + " | ours minus it | chosen on dev |",
         "|---|" + "---|" * (len(tags) + 4),
@@ -248,7 +249,7 @@ def main() -> None:
     page = here.parent / "docs" / "results" / "actor.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(markdown(table, sizes), encoding="utf-8")
-    print(page.read_text(encoding="utf-8"))
+    Console(width=200).print(page.read_text(encoding="utf-8"), markup=False)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,36 @@ def fused_mean(weights: dict, config, source: dict, anchor: dict, language: int)
     return norm(weights, "fusion.norm", hidden).mean(0)
 
 
+def gate_by_hand(weights, config, source, anchors, sentences, policy) -> float:
+    """The multilingual road's share: the constant, moved by what is known of the candidates."""
+    facts = torch.zeros(6)
+    if anchors:
+        sim = [
+            float(
+                normalize(torch.stack(list(source.values())).mean(0), dim=0)
+                @ normalize(torch.stack(list(a.values())).mean(0), dim=0)
+            )
+            if source
+            else 0.0
+            for a in anchors
+        ]
+        mean = sum(sim) / len(sim)
+        mixed = sum(p * vector for p, vector in zip(policy, sentences, strict=True))
+        facts = torch.tensor(
+            [
+                mixed.norm().item(),
+                sum(p * value for p, value in zip(policy, sim, strict=True)),
+                math.sqrt(sum((value - mean) ** 2 for value in sim) / len(sim)),
+                -sum(p * math.log(p) for p in policy),
+                max(policy),
+                math.log(1 + len(anchors)),
+            ]
+        )
+    hidden = gelu(linear(weights, "embedding_head.gate_fc1", facts))
+    w = config.path_weight
+    return torch.sigmoid(math.log(w / (1 - w)) + linear(weights, "embedding_head.gate_fc2", hidden)).item()
+
+
 def embed_by_hand(model, source, candidates, scores, traits, language: int) -> tuple[torch.Tensor, list[float]]:
     weights, config = model.state_dict(), model.config
     source_tokens = adapt(weights, source[1:], "source")
@@ -108,6 +138,8 @@ def embed_by_hand(model, source, candidates, scores, traits, language: int) -> t
     policy = policy_by_hand(weights, config, source_tokens, anchors, sentences, scores, traits) if anchors else []
     anchor_tokens, h = mix(policy, anchors, sentences) if anchors else ({}, torch.zeros(config.anchor_dim))
     w = config.path_weight
+    if config.path_gate:
+        w = gate_by_hand(weights, config, source_tokens, anchors, sentences, policy)
     start = torch.cat([w**0.5 * normalize(source[0], dim=0), (1 - w) ** 0.5 * normalize(h, dim=0)])
     pooled = fused_mean(weights, config, source_tokens, anchor_tokens, language)
     delta = linear(weights, "embedding_head.delta", gelu(linear(weights, "embedding_head.fc1", pooled)))
@@ -115,7 +147,14 @@ def embed_by_hand(model, source, candidates, scores, traits, language: int) -> t
     return normalize(start + delta + weights["embedding_head.start_map.weight"] @ start, dim=0), policy
 
 
-@pytest.mark.parametrize("settings", [{}, {"path_weight": 0.8, "policy_temperature": 2.0, "policy_prior": 1.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"path_weight": 0.8, "policy_temperature": 2.0, "policy_prior": 1.0},
+        {"path_weight": 0.6, "path_gate": True},
+    ],
+)
 def test_forward_equals_plain_loops(lira, settings):
     model = lira(
         num_fusion_layers=2,

@@ -69,6 +69,9 @@ class LiraConfig(PreTrainedConfig):
         contrastive_temperature (`float`, *optional*, defaults to 0.07): Its temperature (ours).
         path_weight (`float`, *optional*, defaults to 0.5):
             Share of g in the similarity of two untrained embeddings, tuned on dev (ours). 0.5 is the equal concat.
+        path_gate (`bool`, *optional*, defaults to `False`):
+            A gate per text around `path_weight`, from what is known of its candidates (ours); measured: no better
+            than the constant.
         start_map (`bool`, *optional*, defaults to `True`):
             The embedding's learned difference has a linear map of the start in it (ours), `projection_dim` squared
             weights.
@@ -148,6 +151,7 @@ class LiraConfig(PreTrainedConfig):
     contrastive_weight: float | int = 0.3
     contrastive_temperature: float | int = 0.07
     path_weight: float | int = 0.5
+    path_gate: bool = False
     start_map: bool = True
     languages: list[str] | tuple[str, ...] = ()
     anchor_languages: list[str] | tuple[str, ...] = ("en",)

@@ -14,10 +14,12 @@ from .pooling_lira import bin_mask, unit
 from .traits_lira import trait_width
 
 
-__all__ = ["LiraActor", "LiraAdaptor", "LiraArca", "LiraArcaOutput", "mix_candidates"]
+__all__ = ["CHOICE_FACTS", "LiraActor", "LiraAdaptor", "LiraArca", "LiraArcaOutput", "choice_facts", "mix_candidates"]
 
 # s, e, p, judged; sim and consensus, raw and standardised. The traits come on top.
 _CRITIC_FEATURES = 8
+# What is known of a text's candidates once they are weighed, for the path gate.
+CHOICE_FACTS = 6
 
 
 @dataclass
@@ -320,3 +322,28 @@ def mix_candidates(arca: LiraArcaOutput, sentence: torch.Tensor, weights: torch.
     tokens = (bin_weights.unsqueeze(-1) * arca.anchor_tokens).sum(1) / total.clamp(min=1e-6).unsqueeze(-1)
     mixed = (weights.unsqueeze(-1) * unit(sentence)).sum(1)
     return tokens, mask, mixed
+
+
+def choice_facts(arca: LiraArcaOutput, mixed: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """
+    What tells, without a reference, how far a text's English road can be trusted (ours): the length of the mixed
+    sentence vector (1 where all candidates say the same), sim under the weights and its deviation within the item,
+    the weights' entropy and largest, and the number of candidates.
+
+    Args:
+        arca ([`LiraArcaOutput`]): Of the batch.
+        mixed (`torch.Tensor` of shape `(batch, d_h)`): The candidates' sentence vectors, mixed; zero without any.
+        weights (`torch.Tensor` of shape `(batch, candidates)`, *optional*): As they were mixed.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, 6)`, detached; zero where there is no candidate.
+    """
+    if weights is None:
+        return mixed.new_zeros(len(mixed), CHOICE_FACTS)
+    weights, similarity, mask = weights.detach(), arca.similarity.detach(), arca.candidate_mask
+    count = mask.sum(-1).to(weights.dtype)
+    mean = (similarity * mask).sum(-1) / count.clamp(min=1.0)
+    deviation = ((similarity - mean.unsqueeze(-1)).square() * mask).sum(-1).div(count.clamp(min=1.0)).sqrt()
+    entropy = -(weights * weights.clamp(min=1e-9).log()).sum(-1)
+    facts = [mixed.detach().norm(dim=-1), (weights * similarity).sum(-1), deviation, entropy, weights.amax(-1)]
+    return torch.stack([*facts, (1.0 + count).log()], dim=-1)

@@ -10,7 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_lira import LiraConfig, hidden_size
-from .modeling_arca import masked_mean
+from .modeling_arca import CHOICE_FACTS, masked_mean
 from .pooling_lira import unit
 
 
@@ -150,7 +150,7 @@ class LiraFusion(nn.Module):
         return self.norm(hidden), mask
 
 
-def join_paths(source: torch.Tensor | None, anchor: torch.Tensor | None, path_weight: float) -> torch.Tensor:
+def join_paths(source: torch.Tensor, anchor: torch.Tensor, path_weight: float | torch.Tensor) -> torch.Tensor:
     """
     The start: z = [g(x); h(y)], each part of unit length and weighted so that the cosine of two texts is
     `path_weight` cos_g + (1 - path_weight) cos_h. An absent road's part is zero and the other has full length.
@@ -158,7 +158,7 @@ def join_paths(source: torch.Tensor | None, anchor: torch.Tensor | None, path_we
     Args:
         source (`torch.Tensor` of shape `(batch, d_g)`): g's sentence vectors; zero rows are absent.
         anchor (`torch.Tensor` of shape `(batch, d_h)`): h's sentence vectors; zero rows are absent.
-        path_weight (`float`): The multilingual road's share, 0..1.
+        path_weight (`float` or `torch.Tensor` of shape `(batch, 1)`): The multilingual road's share, 0..1.
 
     Returns:
         `torch.Tensor` of shape `(batch, d_g + d_h)`, of unit length, or zero where both roads are absent.
@@ -185,6 +185,13 @@ class LiraEmbeddingHead(nn.Module):
         self.fc1.init_std = config.hidden_size**-0.5
         self.delta = nn.Linear(config.intermediate_size, config.projection_dim)
         self.delta.init_std = 0.0
+        self.constant = config.path_weight
+        self.gate_fc1, self.gate_fc2 = None, None
+        if config.path_gate:
+            self.gate_fc1 = nn.Linear(CHOICE_FACTS, config.actor_hidden_size)
+            self.gate_fc2 = nn.Linear(config.actor_hidden_size, 1)
+            self.gate_fc1.init_std = CHOICE_FACTS**-0.5
+            self.gate_fc2.init_std = 0.0  # the constant, before training
         self.start_map = None
         if config.start_map:
             self.start_map = nn.Linear(config.projection_dim, config.projection_dim, bias=False)
@@ -195,6 +202,17 @@ class LiraEmbeddingHead(nn.Module):
             self.state_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
             self.state_projection = nn.Linear(width, config.hidden_size)
             self.state_projection.init_std = width**-0.5
+
+    def path_weight(self, facts: torch.Tensor) -> torch.Tensor | float:
+        """
+        The multilingual road's share of each text's start: `config.path_weight`, or a gate's around it (ours).
+        `facts` `(batch, 6)`, see [`choice_facts`] -> `(batch, 1)` where there is a gate.
+        """
+        if self.gate_fc1 is None:
+            return self.constant
+        shift = self.gate_fc2(self.activation(self.gate_fc1(facts)))
+        constant = torch.logit(torch.as_tensor(self.constant, dtype=shift.dtype, device=shift.device), eps=1e-4)
+        return torch.sigmoid(constant + shift)
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor, start: torch.Tensor, state: torch.Tensor | None = None

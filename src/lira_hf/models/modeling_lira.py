@@ -15,7 +15,7 @@ from .base_lira import last_states, run_base
 from .checkpoint_lira import PARTS
 from .configuration_lira import LiraConfig
 from .inputs_lira import check_features
-from .modeling_arca import LiraArca, LiraArcaOutput, mix_candidates
+from .modeling_arca import LiraArca, LiraArcaOutput, choice_facts, mix_candidates
 from .modeling_lasr import LiraEmbeddingHead, LiraFusion, join_paths
 from .prefix_lira import LiraPrefixProjector, check_placeholders, embedding_width
 from .pretrained_lira import LiraPreTrainedModel
@@ -442,7 +442,7 @@ class LiraModel(LiraPreTrainedModel):
             source_mask, source = source_mask & keep_source[:, None], source * keep_source[:, None]
         if keep_anchor is not None:
             anchor_mask, anchor = anchor_mask & keep_anchor[:, None], anchor * keep_anchor[:, None]
-        start = join_paths(source, anchor, config.path_weight)
+        start = join_paths(source, anchor, self.embedding_head.path_weight(choice_facts(arca, anchor, weights)))
         tokens, mask = self.fusion(source_tokens, source_mask, anchor_tokens, anchor_mask, language_ids)
         fused = {
             "last_hidden_state": tokens,
