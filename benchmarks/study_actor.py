@@ -213,7 +213,7 @@ def markdown(table: dict[str, Any], sizes: str) -> str:
         "# The actor on the study corpus",
         "",
         f"nDCG@10 x 100 of translate-then-h {sizes}. Judge absent at inference unless said otherwise. Differences",
-        "with 95 % paired-bootstrap intervals, resampled by document. Made by `benchmarks/study_actor.py`; don't edit.",
+        "with 95 % paired-bootstrap intervals, resampled by document. Made by `benchmarks/study_actor.py`; no edits.",
         "",
         "| choice | dev | test | " + " | ".join(tags) + " | ours minus it | chosen on dev |",
         "|---|" + "---|" * (len(tags) + 4),

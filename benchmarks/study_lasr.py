@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/study_lasr.py --output runs/study [--seeds 3] [--only NUMBER...]
 
 Goes on in the folder of benchmarks/study_actor.py: its corpus, candidates, features and first line's stage 1. The
-judge is absent everywhere but in the rows that say so. Settings (mixture, path weight, queue, checkpoint) are chosen on dev;
-test programs were never seen in training. Writes benchmarks/results/study_lasr.json and docs/results/lasr.md. An hour
-on two cores; `--only 0 1` trains these lines alone and reports nothing, so that several processes can share the work.
+judge is absent everywhere but in the rows that say so. Settings (mixture, path weight, queue, checkpoint) are chosen
+on dev; test programs were never seen in training. Writes benchmarks/results/study_lasr.json and docs/results/lasr.md.
+An hour on two cores; `--only 0 1` trains these lines alone and reports nothing, so that several processes can share
+the work.
 """
 
 import argparse
