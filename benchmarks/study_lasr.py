@@ -37,7 +37,6 @@ TRAINED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("LiRA, no queue", {}, {"queue_size": 0}),
     ("LiRA, queue of 1,024", {}, {"queue_size": 1024}),
     ("LiRA, no queue, path gate", {"path_gate": True}, {"queue_size": 0}),
-    ("LiRA, no queue, no map of the start", {"start_map": False}, {"queue_size": 0}),
     ("LiRA, no queue, no path dropout", {}, {"queue_size": 0, "path_dropout": 0.0}),
 ]
 Scores = list[RetrievalScores]

@@ -183,7 +183,9 @@ def test_train_carries_a_recipe_out(lira, tiny_backbones, tiny_data, tmp_path):
                 "store": str(tiny_data / "store.sqlite"),
                 "output_dir": str(tmp_path / "out"),
                 "max_steps": 2,
-                "save_strategy": "no",
+                "eval_strategy": "steps",
+                "eval_steps": 2,
+                "save_steps": 2,
                 "report_to": "none",
                 "use_cpu": True,
                 "disable_tqdm": True,
@@ -193,6 +195,9 @@ def test_train_carries_a_recipe_out(lira, tiny_backbones, tiny_data, tmp_path):
     result = lira("train", recipe)
     assert result.exit_code == 0, result.output
     assert re.search(r"eval_ndcg@10: 0\.\d{4}", result.stdout)
+    logged = json.loads((tmp_path / "out" / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+    found = {name for entry in logged for name in entry if name.startswith("eval_baseline_")}
+    assert found > {f"eval_baseline_{name}_ndcg@10" for name in ("g_alone", "translate_then_h", "concat", "untrained")}
     assert lira("search", tmp_path / "out", tiny_data, "-q", "en:red").exit_code == 0
 
 
@@ -215,9 +220,8 @@ def test_train_with_a_recipe_that_is_none(lira, tiny_data, tiny_backbones, tmp_p
 
 
 def test_quickstart_with_wrong_settings(lira, tmp_path, refused, monkeypatch):
-    refused(
-        lira("quickstart", "--corpus", "wikipedia", "--output", tmp_path), "corpus is 'wikipedia'; expected one of .*'cldr', 'catalogs', 'study'"
-    )
+    unknown = lira("quickstart", "--corpus", "wikipedia", "--output", tmp_path)
+    refused(unknown, "corpus is 'wikipedia'; expected one of .*'cldr', 'catalogs', 'study'")
     assert lira("quickstart", "--seeds", 0).exit_code == 2
     (tmp_path / "settings.json").write_text('{"corpus": "catalogs"}')
     refused(

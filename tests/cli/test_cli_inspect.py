@@ -6,7 +6,9 @@ import pytest
 import tiny_lira
 from typer.testing import CliRunner
 
+from lira_hf.cli.inspect import read_texts
 from lira_hf.cli.main import app
+from lira_hf.data import Query, write_beir
 
 
 @pytest.fixture
@@ -36,6 +38,13 @@ def test_validate_lists_everything_in_one_pass(lira, tmp_path):
     assert "4 problems in 3 files or folders" in output
     problems = json.loads((tmp_path / "problems.json").read_text())
     assert [problem["row"] for problem in problems] == [2, 3, 4, None]
+
+
+def test_inspect_counts_documents_by_their_language(tmp_path):
+    corpus, queries = {"a": "the cat", "b": "con mèo", "c": "the dog"}, {"q": Query("mèo", "vi")}
+    write_beir(tmp_path, corpus, queries, {"test": {"q": {"b": 1}}}, document_languages={"b": "vi"})
+    texts, english = read_texts(tmp_path, "test")
+    assert (texts, english) == ({"vi": ["mèo", "con mèo"], "en": ["the cat", "the dog"]}, None)
 
 
 def test_inspect_prints_a_table_for_each_backbone(lira, parts, tmp_path):

@@ -55,7 +55,7 @@ with torch.no_grad():
     }
 if sys.argv[3] == "pipelines":
     answer = pipeline("lira-generation", model=folder, **options)
-    print(answer("dog", max_new_tokens=4, do_sample=False)[0]["generated_text"])
+    print(repr(answer("dog", max_new_tokens=4, do_sample=False)[0]["generated_text"]))
     embed = pipeline("lira-embedding", model=folder, **options)
     found["dog"] = torch.from_numpy(embed("dog").copy())
 save_file(found, folder + "/found.safetensors")
@@ -108,7 +108,7 @@ def test_every_auto_class_in_a_fresh_process(folder, code):
     assert found.keys() == before.keys()
     for name, value in before.items():
         torch.testing.assert_close(found[name], value, msg=name)
-    assert done.stdout.strip()
+    assert done.stdout.startswith(("'", '"'))  # the answer of a random model may be blank, but it is one
     # Where the package is imported its own classes are taken, and nobody is asked for trust.
     after = expected(folder)
     assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -79,6 +79,20 @@ def test_embeddings_of_plain_text(folder):
     assert list(embed(row for row in rows))  # a generator streams
 
 
+def test_roles_of_plain_text(folder):
+    embed = pipeline("lira-embedding", model=folder)
+    bare = embed("cat sat", role="query")
+    np.testing.assert_array_equal(bare, embed("cat sat"))
+    embed.processor.query_prompt, embed.processor.document_prompt = "what is ", "the "
+    np.testing.assert_array_equal(embed("cat sat"), bare)
+    query, document = embed([{"text": "cat sat", "role": "query"}, {"text": "cat sat", "role": "document"}])
+    np.testing.assert_allclose(query, embed("what is cat sat"), atol=1e-6)
+    np.testing.assert_allclose(document, embed("cat sat", role="document"), atol=1e-6)
+    assert np.abs(query - document).max() > 1e-3
+    with pytest.raises(ValueError, match="role is 'title'; expected 'query', 'document' or None"):
+        embed("cat sat", role="title")
+
+
 def test_answers_to_plain_text_and_conversations(folder):
     answer = pipeline("lira-generation", model=folder)
     model, processor = answer.model, answer.processor

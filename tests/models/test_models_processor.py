@@ -3,10 +3,11 @@
 import time
 
 import pytest
+import tiny_lira
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lira_hf import LiraProcessor
+from lira_hf import LiraConfig, LiraProcessor
 from lira_hf.models import clean_text
 from lira_hf.models.traits_lira import TRAITS, candidate_traits, trait_tensor
 
@@ -155,6 +156,62 @@ def test_call_forms_of_other_libraries(processor):
     left = processor(["the cat", "b"], padding_side="left")["source_mask"]
     assert torch.equal(left.sum(-1), expected["source_mask"].sum(-1))
     assert left[1].tolist() == sorted(left[1].tolist())
+
+
+# Prompts of the multilingual encoder
+
+PROMPTS = {"query_prompt": "query: ", "document_prompt": "passage: "}
+
+
+def test_prompts_stand_before_what_g_reads_alone(word_tokenizer, ngram_tokenizer):
+    bare = LiraProcessor.from_backbones(ngram_tokenizer, word_tokenizer, trained_languages=["bn"])
+    processor = LiraProcessor.from_backbones(ngram_tokenizer, word_tokenizer, trained_languages=["bn"], **PROMPTS)
+    texts, given = ["ঢাকা শহর", " ", "the cat"], {"candidates": [["Dhaka city"], None, None]}
+    given |= {"languages": ["bn", "bn", "en"], "references": ["a", None, "b"]}
+    same(processor(texts, **given), bare(texts, **given))
+    for role, prompt in (("query", "query: "), ("document", "passage: ")):
+        same(bare(texts, role=role, **given), bare(texts, **given))
+        found = processor(texts, role=role, **given)
+        expected = bare([prompt + texts[0], " ", prompt + texts[2]], **given)  # the blank one has no road
+        assert found["source_mask"].any(-1).tolist() == [True, False, True]
+        # English is its own candidate, without the prompt.
+        assert ids_of(found, 2, 0) == word_tokenizer("the cat")["input_ids"]
+        bare_anchors = bare(texts, **given)
+        for name, tensor in found.items():
+            assert torch.equal(tensor, (expected if name.startswith("source") else bare_anchors)[name]), name
+    each = processor(texts, role=["document", "query", None], **given)
+    expected = bare(["passage: " + texts[0], " ", texts[2]], **given)
+    assert torch.equal(each["source_ids"], expected["source_ids"])
+
+
+def test_prompts_of_g_are_not_the_base_models():
+    model, processor = tiny_lira.causal_with_processor(**PROMPTS)
+    expected = processor(["the cat"])["input_ids"]
+    processor.query_prompt = model.config.query_prompt
+    assert torch.equal(processor(["the cat"], role="query")["input_ids"], expected)
+
+
+def test_prompts_are_taken_from_the_configuration_saved_and_loaded(word_tokenizer, ngram_tokenizer, tmp_path):
+    config = LiraConfig(**PROMPTS)
+    processor = LiraProcessor.from_backbones(ngram_tokenizer, word_tokenizer, config=config)
+    processor.save_pretrained(tmp_path)
+    config.save_pretrained(tmp_path)
+    for found in (processor, LiraProcessor.from_pretrained(tmp_path), LiraConfig.from_pretrained(tmp_path)):
+        assert (found.query_prompt, found.document_prompt) == ("query: ", "passage: ")
+    assert (LiraConfig().query_prompt, LiraConfig().document_prompt) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("role", "message"),
+    [
+        ("passage", "role is 'passage'; expected 'query', 'document' or None; name what the text is"),
+        (["query", "Document"], "role is 'Document'; expected 'query'"),
+        (["query"], "got 2 texts and 1 roles; expected one per text, or one for all"),
+    ],
+)
+def test_wrong_roles_are_named(processor, role, message):
+    with pytest.raises(ValueError, match=message):
+        processor(["a", "b"], role=role)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def test_the_examples_train_both_stages(tiny_backbones, tiny_data, tmp_path, mon
     assert 0 <= metrics["eval_ndcg@10"] <= 1
     assert (model.config.encoder_pooling, model.config.num_bins, model.config.path_weight) == ("cls", 4, 0.5)
     for name, weight in first.arca.state_dict().items():
-        assert torch.equal(weight, model.arca.state_dict()[name])  # stage 2 started from stage 1
+        # Stage 2 started from stage 1, and four steps lead no farther than this.
+        torch.testing.assert_close(weight, model.arca.state_dict()[name], rtol=0, atol=1e-2)
     loaded = LiraModel.from_pretrained(lasr["output_dir"])
     batch = LiraProcessor.from_pretrained(lasr["output_dir"])(
         ["derv", "x"], candidates=[["red"], None], languages="vi"

@@ -85,7 +85,8 @@ def run_embed(
     try:
         with VectorFolder.create(output, dim, precision, model_name, fingerprint) as folder:
             rows = read_rows(data, part, language)
-            report = embed_rows(embedder, rows, folder, pool=pool, shard_rows=shard_rows, total=total)
+            role = "query" if part == "queries" else "document"
+            report = embed_rows(embedder, rows, folder, pool=pool, shard_rows=shard_rows, total=total, role=role)
             count = len(folder)
     finally:
         if pool is not None:

@@ -25,7 +25,8 @@ def read_texts(path: Path, split: str) -> tuple[dict[str, list[str]], dict[str, 
         texts: dict[str, list[str]] = {}
         for query in data.queries.values():
             texts.setdefault(query.language or "und", []).append(query.text)
-        texts.setdefault("en", []).extend(data.corpus.values())
+        for key, text in data.corpus.items():
+            texts.setdefault(data.document_languages.get(key, "en"), []).append(text)
         return texts, None
     pairs = read_tsv(path, on_error="skip") if path.suffix == ".tsv" else read_gettext(path, on_error="skip")
     texts, english = {}, {}

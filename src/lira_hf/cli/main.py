@@ -88,12 +88,12 @@ def quickstart(
 @app.command()
 def train(recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see examples/recipes.")]) -> None:
     """Carry out one training stage as a recipe describes it; a killed run goes on from its last checkpoint."""
-    from lira_hf.evaluation import dev_metrics
+    from lira_hf.evaluation import baseline_controls, dev_metrics
     from lira_hf.training import read_recipe, train_recipe
 
     try:
         arguments = read_recipe(recipe)
-        _, _, metrics = train_recipe(arguments, dev_metrics)
+        _, _, metrics = train_recipe(arguments, dev_metrics, controls=baseline_controls)
     except _BAD_INPUT as error:
         raise _fail(error) from error
     for name, value in metrics.items():
@@ -137,7 +137,7 @@ def embed(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of vectors; made, or added to.")],
-    part: Annotated[_Part, typer.Option(help="Of a BEIR folder: what is embedded.")] = _Part.CORPUS,
+    part: Annotated[_Part, typer.Option(help="What the texts are, and what of a BEIR folder is read.")] = _Part.CORPUS,
     language: Annotated[
         str | None,
         typer.Option("--language", "-l", help="Tag of the texts that name none; 'und' where nobody knows it."),

@@ -55,8 +55,9 @@ def run_search(
     cache = RoadFeatures(model, processor, features)
     embedder = LiraEmbedder(model, processor, source, cache, progress=console.is_terminal)
     english = processor.anchor_languages[0]
-    index = SearchIndex(list(documents), embedder.encode(list(documents.values()), english))
-    found = index.search(np.atleast_2d(embedder.encode([text for _, text in asked], [tag for tag, _ in asked])), k)
+    index = SearchIndex(list(documents), embedder.encode(list(documents.values()), english, role="document"))
+    vectors = embedder.encode([text for _, text in asked], [tag for tag, _ in asked], role="query")
+    found = index.search(np.atleast_2d(vectors), k)
     rows = [TextRow(str(number), text, tag) for number, (tag, text) in enumerate(asked)]
     hits = [[(hit.score, documents[hit.id]) for hit in row] for row in found]
     _print_table(f"{len(documents):,} documents", rows, hits, source, console)
@@ -122,7 +123,7 @@ def _queries(texts: list[str], queries: list[str], language: str | None) -> list
 def _search(rows: list[TextRow], embedder: LiraEmbedder, index: VectorIndex, k: int) -> Iterable[list]:
     for start in range(0, len(rows), _TOGETHER):
         some = rows[start : start + _TOGETHER]
-        yield from index.search(encode_rows(embedder, some), k)
+        yield from index.search(encode_rows(embedder, some, role="query"), k)
 
 
 def _json_lines(rows: list[TextRow], embedder: LiraEmbedder, index: VectorIndex, k: int) -> Iterable[bytes]:

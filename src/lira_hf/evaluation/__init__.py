@@ -1,7 +1,7 @@
 """Evaluation: per-language retrieval reports, intervals, and the controls that stand beside every figure."""
 
 from .choice import CandidateChoice, hard_weights, soft_weights
-from .controls import MIXTURES, RoadControls
+from .controls import MIXTURES, RoadControls, baseline_controls
 from .embedder import dev_metrics, evaluate_embedder
 from .retrieval import METRICS, Interval, RetrievalScores, evaluate_retrieval, paired_difference
 
@@ -13,6 +13,7 @@ __all__ = [
     "Interval",
     "RetrievalScores",
     "RoadControls",
+    "baseline_controls",
     "dev_metrics",
     "evaluate_embedder",
     "evaluate_retrieval",

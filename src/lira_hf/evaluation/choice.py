@@ -11,7 +11,7 @@ from lira_hf.inference import CandidateSource, RoadFeatures, pad_candidates
 from lira_hf.models import LiraModel, LiraModelOutput, LiraProcessor
 from lira_hf.models.traits_lira import candidate_traits, trait_tensor
 
-from .controls import unit
+from .controls import foreign_documents, unit
 from .retrieval import RetrievalScores, evaluate_retrieval
 
 
@@ -43,6 +43,9 @@ class CandidateChoice:
         features ([`RoadFeatures`]): Features of both roads.
         source ([`CandidateSource`]): Where candidates, kinds and the judge's scores come from.
 
+    Raises:
+        ValueError: For documents in other languages.
+
     Attributes:
         mask (`np.ndarray` of shape `(queries, candidates)`, bool): Candidates that exist.
         sentences (`np.ndarray` of shape `(queries, candidates, d_h)`): h's unit vectors.
@@ -51,6 +54,12 @@ class CandidateChoice:
     """
 
     def __init__(self, dataset: BeirDataset, features: RoadFeatures, source: CandidateSource):
+        own = features.processor.anchor_languages
+        if tags := foreign_documents(dataset, own):
+            raise ValueError(
+                f"got documents in {tags}; expected all in {own}, since candidates are measured by the document that "
+                "h reads; take a split with such documents, or score this one with evaluate_embedder"
+            )
         self.dataset, self.features = dataset, features
         self._queries = list(dataset.queries.values())
         self._found = source.find([q.text for q in self._queries], [q.language for q in self._queries])
@@ -138,7 +147,7 @@ class CandidateChoice:
             traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
             kinds = [[item.kind for item in row] for row in self._found[rows]]
             anchors["anchor_traits"] = trait_tensor(traits, kinds, processor.candidate_kinds)
-            source = torch.from_numpy(self.features.get("source", texts)).float()
+            source = torch.from_numpy(self.features.get("source", processor.add_prompt(texts, "query"))).float()
             given = {"source_features": source, **anchors}
             yield rows, model(**{name: value.to(model.device) for name, value in given.items()})
 

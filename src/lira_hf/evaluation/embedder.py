@@ -13,18 +13,26 @@ def evaluate_embedder(embedder: LiraEmbedder, dataset: BeirDataset, translate: b
     """
     Args:
         embedder ([`LiraEmbedder`]): The model with its candidates.
-        dataset ([`BeirDataset`]): One split; its documents are in the model's first anchor language.
-        translate (`bool`, *optional*, defaults to `True`): Use candidates for the queries; `False` is inference
-            without a translator.
+        dataset ([`BeirDataset`]): One split; a document that names no language is in the model's first anchor
+            language.
+        translate (`bool`, *optional*, defaults to `True`): Use the candidates of queries, and of documents in other
+            languages; `False` is inference without a translator.
 
     Returns:
         [`RetrievalScores`]: Of each query.
     """
-    documents = embedder.encode(list(dataset.corpus.values()), embedder.processor.anchor_languages[0])
+    own = embedder.processor.anchor_languages
+    corpus = list(dataset.corpus.values())
+    spoken = [dataset.document_languages.get(key, own[0]) for key in dataset.corpus]
     texts = [query.text for query in dataset.queries.values()]
     languages = [query.language for query in dataset.queries.values()]
-    none = None if translate else [[] for _ in texts]
-    return evaluate_retrieval(dataset, embedder.encode(texts, languages, candidates=none), documents)
+    none, given = None, None
+    if not translate:
+        none = [[] for _ in texts]
+        given = [[text] if tag in own and text.strip() else [] for text, tag in zip(corpus, spoken, strict=True)]
+    documents = embedder.encode(corpus, spoken, candidates=given, role="document")
+    queries = embedder.encode(texts, languages, candidates=none, role="query")
+    return evaluate_retrieval(dataset, queries, documents)
 
 
 def dev_metrics(embedder: LiraEmbedder, dataset: BeirDataset) -> dict[str, float]:

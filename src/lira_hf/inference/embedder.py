@@ -76,6 +76,7 @@ class LiraEmbedder:
         scores: Sequence[Sequence[Sequence[float] | None]] | None = None,
         precision: str = "float32",
         pool: EmbedderPool | None = None,
+        role: str | None = None,
     ) -> NDArray[Any]:
         """
         Args:
@@ -86,13 +87,15 @@ class LiraEmbedder:
             precision (`str`, *optional*, defaults to `"float32"`): `"float16"`, `"int8"` and `"binary"` take a half,
                 a quarter and a 32nd of the room, see [`quantize`].
             pool ([`EmbedderPool`], *optional*): Processes that embed, in place of this one.
+            role (`str`, *optional*): `"query"` or `"document"`: g reads the processor's prompt for it before each
+                text. `None`: the bare text.
 
         Returns:
             `np.ndarray` of shape `(texts, projection_dim)`, float32, of unit length; zero for an empty text without
             candidates. In another precision its own type, and for `"binary"` the width `ceil(projection_dim / 8)`.
 
         Raises:
-            ValueError: For another number of languages or candidates than of texts, or another precision.
+            ValueError: For another number of languages or candidates than of texts, another precision or role.
             WorkerError: A process of the pool died.
         """
         check_precision(precision)
@@ -109,33 +112,36 @@ class LiraEmbedder:
             )
         output = np.zeros((len(texts), self.model.config.projection_dim), dtype=np.float32)
         with tqdm(total=len(texts), desc="embedding", unit="text", disable=not self.progress) as bar:
-            for rows, vectors in self._encoded(texts, tags, candidates, scores, pool):
+            for rows, vectors in self._encoded(texts, tags, candidates, scores, pool, role):
                 output[rows] = vectors
                 bar.update(len(rows))
         output = quantize(output, precision)
         return output[0] if single else output
 
     @torch.no_grad()
-    def _encoded(self, texts, tags, candidates, scores, pool) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    def _encoded(
+        self, texts, tags, candidates, scores, pool, role=None
+    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """Batch by batch, the places of its texts and their vectors."""
+        self.processor.add_prompt([], role)  # a wrong role is told before candidates are looked for
         # Texts of like length go together, so that little of a batch is padding.
         order = sorted(range(len(texts)), key=lambda position: len(texts[position]), reverse=True)
         groups = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        batches = (self._batch(rows, texts, tags, candidates, scores) for rows in groups)
+        batches = (self._batch(rows, texts, tags, candidates, scores, role) for rows in groups)
         if pool is None:
             vectors: Iterator[NDArray[np.float32]] = (self.encode_batch(*batch) for batch in batches)
         else:
             vectors = pool.map(batches, self.fingerprint)
         yield from zip(groups, vectors, strict=True)
 
-    def _batch(self, rows: list[int], texts, tags, candidates, scores) -> tuple[Any, ...]:
+    def _batch(self, rows: list[int], texts, tags, candidates, scores, role) -> tuple[Any, ...]:
         """What `encode_batch` takes for the texts at some places."""
         batch, marks = [texts[row] for row in rows], [tags[row] for row in rows]
         if candidates is None:
-            return batch, marks, *self._find(batch, marks)
+            return batch, marks, *self.find_candidates(batch, marks), role
         found = [list(candidates[row]) for row in rows]
         judged = [list(scores[row]) if scores is not None else [None] * len(candidates[row]) for row in rows]
-        return batch, marks, found, judged, None
+        return batch, marks, found, judged, None, role
 
     @cached_property
     def fingerprint(self) -> str:
@@ -147,7 +153,8 @@ class LiraEmbedder:
         config = self.model.config.to_dict()
         aside = {*PreTrainedConfig().to_dict(), "backbone_info", "backbones_saved", "adapter_folder", "part_dtypes"}
         own = {name: value for name, value in config.items() if name not in aside and not name.endswith("_config")}
-        own.pop("lira_version", None)
+        for name in ("lira_version", "query_prompt", "document_prompt"):  # the processor's prompts are what counts
+            own.pop(name, None)
         tokenizers = [self.processor.source_tokenizer, self.processor.anchor_tokenizer]
         if self.model.config.embedding_source == "language_model":
             tokenizers.append(self.processor.tokenizer)
@@ -160,9 +167,22 @@ class LiraEmbedder:
             self.processor.anchor_languages,
             self.processor.candidate_kinds,
         ]
+        prompts = [self.processor.query_prompt, self.processor.document_prompt]
+        if any(prompts):  # without any, folders of vectors from before there were prompts stay valid
+            parts.append(prompts)
         return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
-    def _find(self, texts: list[str], languages: list[str | None]):
+    def find_candidates(self, texts: Sequence[str], languages: Sequence[str | None]) -> tuple[list, list, list]:
+        """
+        Candidates as [`~LiraEmbedder.encode`] takes them: a text in an anchor language is its own.
+
+        Args:
+            texts (`Sequence[str]`): The texts.
+            languages (`Sequence[str]`): Tag of each, or `None`.
+
+        Returns:
+            `tuple`: per text the candidates, the score (s, e, p) of each or `None`, and the kind of each or `None`.
+        """
         own = self.processor.anchor_languages
         foreign = [None if tag in own else tag for tag in languages]
         rows: list[list[FoundCandidate]] = [[] for _ in texts]
@@ -171,13 +191,16 @@ class LiraEmbedder:
         for number, (text, tag) in enumerate(zip(texts, languages, strict=True)):
             if tag in own and text.strip():
                 rows[number] = [FoundCandidate(text)]
-        columns = ([[getattr(item, name) for item in row] for row in rows] for name in ("text", "scores", "kind"))
-        return tuple(columns)
+        found, scores, kinds = (
+            [[getattr(item, name) for item in row] for row in rows] for name in ("text", "scores", "kind")
+        )
+        return found, scores, kinds
 
-    def encode_batch(self, texts, languages, candidates, scores, kinds=None) -> NDArray[np.float32]:
-        """One batch with its candidates, their scores and kinds: `(texts, projection_dim)`."""
+    def encode_batch(self, texts, languages, candidates, scores, kinds=None, role=None) -> NDArray[np.float32]:
+        """One batch with its candidates, their scores and kinds, in a role: `(texts, projection_dim)`."""
         device = self.model.device
-        source = torch.from_numpy(self.features.get("source", texts).astype(np.float32)).to(device)
+        found = self.features.get("source", self.processor.add_prompt(texts, role))
+        source = torch.from_numpy(found.astype(np.float32)).to(device)
         if anchors := pad_candidates(self.features, candidates, scores):
             traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
             anchors["anchor_traits"] = trait_tensor(traits, kinds, self.processor.candidate_kinds)

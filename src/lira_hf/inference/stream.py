@@ -45,6 +45,7 @@ def embed_rows(
     pool: EmbedderPool | None = None,
     shard_rows: int = 8192,
     total: int | None = None,
+    role: str | None = None,
 ) -> EmbedReport:
     """
     Embeds rows that the folder lacks. What a shard needs is held in memory, and 16 bytes for each row of the folder.
@@ -59,6 +60,8 @@ def embed_rows(
         pool ([`EmbedderPool`], *optional*): Processes that embed; this one still finds the candidates.
         shard_rows (`int`, *optional*, defaults to 8192): Rows of a shard.
         total (`int`, *optional*): How many rows will come, for the bar.
+        role (`str`, *optional*): `"query"` or `"document"`, as in [`LiraEmbedder.encode`]. Where it brings a prompt, a
+            text that the folder holds in another role is another text.
 
     Returns:
         [`EmbedReport`]: What became of the rows.
@@ -79,11 +82,11 @@ def embed_rows(
     source, report = _source_name(embedder.candidates), EmbedReport()
     with tqdm(total=total, desc="embedding", unit="text", disable=not embedder.progress) as bar:
         for chunk in _chunks(rows, shard_rows):
-            fresh = _fresh(embedder, chunk, folder, source, report)
+            fresh = _fresh(embedder, chunk, folder, source, report, role)
             bar.update(len(chunk) - len(fresh))
             if fresh:
-                vectors = encode_rows(embedder, fresh, pool, bar.update)
-                folder.append(fresh, vectors, _sources(embedder, fresh, source))
+                vectors = encode_rows(embedder, fresh, pool, bar.update, role)
+                folder.append(fresh, vectors, _sources(embedder, fresh, source, role))
                 report.written += len(fresh)
     if report.blank:
         logger.warning("left out %d rows without text and candidates", report.blank)
@@ -97,7 +100,12 @@ def _chunks(rows: Iterable[TextRow], size: int) -> Iterator[list[TextRow]]:
 
 
 def _fresh(
-    embedder: LiraEmbedder, chunk: list[TextRow], folder: VectorFolder, source: str, report: EmbedReport
+    embedder: LiraEmbedder,
+    chunk: list[TextRow],
+    folder: VectorFolder,
+    source: str,
+    report: EmbedReport,
+    role: str | None,
 ) -> list[TextRow]:
     """Rows of a chunk to embed: not blank, not in the folder, each id once."""
     by_id: dict[str, TextRow] = {}
@@ -113,7 +121,7 @@ def _fresh(
                     "id once; rename one of the two"
                 )
     rows = list(by_id.values())
-    known = folder.known(rows, _sources(embedder, rows, source))
+    known = folder.known(rows, _sources(embedder, rows, source, role))
     report.blank += blank
     report.skipped += repeated + int(known.sum())
     return [row for row, there in zip(rows, known, strict=True) if not there]
@@ -124,6 +132,7 @@ def encode_rows(
     rows: Sequence[TextRow],
     pool: EmbedderPool | None = None,
     advance: Callable[[int], Any] | None = None,
+    role: str | None = None,
 ) -> NDArray[np.float32]:
     """
     Vectors of rows of which some may bring their own candidates; the others have those of the embedder's source.
@@ -133,6 +142,7 @@ def encode_rows(
         rows (`Sequence[TextRow]`): The rows, all in memory.
         pool ([`EmbedderPool`], *optional*): Processes that embed.
         advance (`Callable[[int], Any]`, *optional*): Told the number of texts of each finished batch.
+        role (`str`, *optional*): `"query"` or `"document"`, as in [`LiraEmbedder.encode`].
 
     Returns:
         `np.ndarray` of shape `(rows, projection_dim)`, float32, of unit length or zero.
@@ -143,17 +153,18 @@ def encode_rows(
         texts, tags = [rows[number].text for number in some], [rows[number].language for number in some]
         given = [list(rows[number].candidates or ()) for number in some] if own else None
         scores = [rows[number].scores or [None] * len(rows[number].candidates or ()) for number in some]
-        for places, found in embedder._encoded(texts, tags, given, scores, pool):
+        for places, found in embedder._encoded(texts, tags, given, scores, pool, role):
             vectors[[some[place] for place in places]] = found
             if advance is not None:
                 advance(len(places))
     return vectors
 
 
-def _sources(embedder: LiraEmbedder, rows: list[TextRow], source: str) -> list[str]:
-    """English is its own candidate, whatever the source is."""
+def _sources(embedder: LiraEmbedder, rows: list[TextRow], source: str, role: str | None) -> list[str]:
+    """What vectors are made from besides the texts. English is its own candidate, whatever the source is."""
     own = embedder.processor.anchor_languages
-    return ["" if row.language is None or row.language in own else source for row in rows]
+    mark = f"|{role}" if embedder.processor.add_prompt(["x"], role) != ["x"] else ""
+    return [("" if row.language is None or row.language in own else source) + mark for row in rows]
 
 
 def _source_name(candidates: CandidateSource | None) -> str:

@@ -60,6 +60,9 @@ class LiraConfig(PreTrainedConfig):
             inference (ours).
         candidate_kinds (`list[str]`, *optional*, defaults to `[]`):
             Kinds of candidates, such as `"memory"` or a translator's name, that the actor tells apart (ours).
+        query_prompt, document_prompt (`str`, *optional*, defaults to `""`):
+            What g reads before a query or a document, such as `"query: "` and `"passage: "` for the E5 models, spaces
+            included. h and the base LM read the bare text (ours).
         entropy_weight (`float`, *optional*, defaults to 0.01): Entropy bonus of the policy (ours).
         anchor_loss (`str`, *optional*, defaults to `"contrastive"`):
             `"contrastive"` adds an in-batch InfoNCE term to 1 - cos (ours); `"cosine"` is 1 - cos alone (paper),
@@ -145,6 +148,8 @@ class LiraConfig(PreTrainedConfig):
     mixture_temperature: float | int = 0.05
     judge_dropout: float | int = 0.5
     candidate_kinds: list[str] | tuple[str, ...] = ()
+    query_prompt: str = ""
+    document_prompt: str = ""
     entropy_weight: float | int = 0.01
     anchor_loss: Literal["contrastive", "cosine"] = "contrastive"
     anchor_weight: float | int = 1.0

@@ -10,7 +10,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 __all__ = ["LiraEmbeddingPipeline", "LiraGenerationPipeline", "register_pipelines"]
 
-_ITEM = ("text", "language", "candidates", "scores", "kinds", "prompt")
+_ITEM = ("text", "language", "candidates", "scores", "kinds", "prompt", "role")
 
 
 class FindsCandidates(Protocol):
@@ -61,7 +61,7 @@ class _LiraPipeline(Pipeline):
         # A text without a tag is a text of an unknown language, which is what the model was told in training.
         languages = columns["language"] if any(columns["language"]) else None
         options = {"prompts": columns["prompt"]} | options
-        given = {"candidates": columns["candidates"], "scores": scores, "kinds": columns["kinds"]}
+        given = {"scores": scores} | {name: columns[name] for name in ("candidates", "kinds", "role")}
         batch = self.processor(columns["text"], languages=languages, **given, **options)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
@@ -88,9 +88,10 @@ class LiraEmbeddingPipeline(_LiraPipeline):
     Texts of any language to embeddings, `pipeline("lira-embedding", model=folder)`. For whole corpora see
     `LiraEmbedder`.
 
-    Call it with a string, a dict (`text`, and of `language`, `candidates`, `scores`, `kinds`, `prompt` what is known),
-    or a list of them; `language` and `candidates` may also be given for all. With `candidate_source` (a
-    `CandidateSource` over a store or a translator) candidates of texts that bring none are found.
+    Call it with a string, a dict (`text`, and of `language`, `candidates`, `scores`, `kinds`, `prompt`, `role` what is
+    known), or a list of them; `language`, `candidates` and `role` may also be given for all. `role`, `"query"` or
+    `"document"`, puts the processor's prompt for it before what g reads. With `candidate_source` (a `CandidateSource`
+    over a store or a translator) candidates of texts that bring none are found.
 
     Returns:
         `np.ndarray` of shape `(projection_dim,)`, float32, of unit length; one per text.
@@ -123,10 +124,11 @@ class LiraGenerationPipeline(_LiraPipeline):
     """
     Texts of any language to the base LM's answers, `pipeline("lira-generation", model=folder)`.
 
-    Call it with a string, a dict (`text`, and of `language`, `candidates`, `scores`, `kinds`, `prompt` what is known),
-    a conversation (a list of turns, whose last is the text), or a list of these. `prompt` is what the base LM reads;
-    the soft prefix goes where the processor's `prefix_token` stands in it, at its start where it does not; by
-    default it is the text itself. `candidate_source` as in [`LiraEmbeddingPipeline`]; all else goes to `generate`.
+    Call it with a string, a dict (`text`, and of `language`, `candidates`, `scores`, `kinds`, `prompt`, `role` what is
+    known), a conversation (a list of turns, whose last is the text), or a list of these. `prompt` is what the base LM
+    reads; the soft prefix goes where the processor's `prefix_token` stands in it, at its start where it does not; by
+    default it is the text itself. `role` and `candidate_source` as in [`LiraEmbeddingPipeline`]; all else goes to
+    `generate`.
 
     Returns:
         `list[dict]`: Per text the `generated_text` of each returned sequence, without the prompt.

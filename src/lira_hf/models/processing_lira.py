@@ -57,6 +57,7 @@ class LiraProcessor(LiraChatMixin):
             base LM gets the placeholder's token, pads on the left, and pads with its end of text where it has no
             padding token.
         candidate_kinds (`list[str]`, *optional*): `candidate_kinds` of the configuration.
+        query_prompt, document_prompt (`str`, *optional*, defaults to `""`): As of the configuration.
 
     Example:
 
@@ -77,7 +78,11 @@ class LiraProcessor(LiraChatMixin):
         max_text_length: int = 512,
         prefix_length: int = 0,
         candidate_kinds: Sequence[str] = (),
+        query_prompt: str = "",
+        document_prompt: str = "",
     ):
+        self.query_prompt = query_prompt
+        self.document_prompt = document_prompt
         self.candidate_kinds = list(candidate_kinds)
         self.trained_languages = list(trained_languages)
         self.anchor_languages = list(anchor_languages)
@@ -108,9 +113,10 @@ class LiraProcessor(LiraChatMixin):
             encoder (`str` or `PreTrainedTokenizerBase`): Of the multilingual encoder: name, folder or tokenizer.
             anchor (`str` or `PreTrainedTokenizerBase`, *optional*): Of the English encoder. `None`: g serves as h.
             base (`str` or `PreTrainedTokenizerBase`, *optional*): Of the base LM, where there is one.
-            config ([`LiraConfig`], *optional*): Of the model; gives the languages and the length of the prefix, and
-                has to agree on the placeholder.
-            kwargs: `trained_languages`, `anchor_languages`, `max_text_length`, `prefix_length`, `candidate_kinds`.
+            config ([`LiraConfig`], *optional*): Of the model; gives the languages, kinds, prompts of g and the length
+                of the prefix, and has to agree on the placeholder.
+            kwargs: `trained_languages`, `anchor_languages`, `max_text_length`, `prefix_length`, `candidate_kinds`,
+                `query_prompt`, `document_prompt`.
 
         Raises:
             ValueError: Where model and tokenizer disagree on the placeholder's id.
@@ -119,7 +125,7 @@ class LiraProcessor(LiraChatMixin):
         english = source if anchor is None else load_tokenizer(anchor)
         if config is not None:
             known = {"trained_languages": config.languages, "anchor_languages": config.anchor_languages}
-            known["candidate_kinds"] = config.candidate_kinds
+            known |= {name: getattr(config, name) for name in ("candidate_kinds", "query_prompt", "document_prompt")}
             kwargs = known | ({"prefix_length": config.prefix_length} if base is not None else {}) | kwargs
         if base is None:
             return cls(source, source, english, **kwargs)
@@ -169,6 +175,7 @@ class LiraProcessor(LiraChatMixin):
         references: str | Sequence[str | None] | None = None,
         prompts: str | Sequence[str] | bool | None = None,
         choices: Sequence[Sequence[str]] | None = None,
+        role: str | Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """
@@ -189,6 +196,8 @@ class LiraProcessor(LiraChatMixin):
                 embedding.
             choices (`list[list[str]]`, *optional*):
                 Per text the same number of answers; each is put behind the prompt as it is, spaces included.
+            role (`str` or `list[str]`, *optional*): `"query"` or `"document"`, of all texts or of each: g reads
+                `query_prompt` or `document_prompt` before a text that isn't blank. `None`: the bare text.
             kwargs: `padding`, `padding_side` and `max_length` of the two roads. Only PyTorch tensors are made.
 
         Returns:
@@ -213,7 +222,7 @@ class LiraProcessor(LiraChatMixin):
             [source] if given is None and tag in self.anchor_languages and source.strip() else (given or [])
             for source, given, tag in zip(texts, candidates, tags, strict=True)
         ]
-        data = self.tokenize_road(texts, "source", **kwargs)
+        data = self.tokenize_road(self.add_prompt(texts, role), "source", **kwargs)
         width = max((len(row) for row in candidates), default=0)
         if width:
             flat = [text for row in candidates for text in row + [""] * (width - len(row))]
@@ -276,6 +285,31 @@ class LiraProcessor(LiraChatMixin):
         """Index + 1 of each tag among the languages of training; 0, "unknown", for `None` and for any other tag."""
         index = {tag: number for number, tag in enumerate(self.trained_languages, start=1)}
         return [index.get(tag, 0) for tag in languages]
+
+    def add_prompt(self, texts: Sequence[str], role: str | Sequence[str | None] | None) -> list[str]:
+        """
+        What g reads of texts: the prompt of their role, then the text (ours).
+
+        Args:
+            texts (`Sequence[str]`): The texts. A blank one stays as it is, so that its road is absent.
+            role (`str` or `Sequence[str]`, *optional*): `"query"` or `"document"`, of all texts or of each; `None`: no
+                prompt.
+
+        Raises:
+            ValueError: For another role, or another number of roles than of texts.
+        """
+        one = role is None or isinstance(role, str)
+        roles = [role] if one else list(role)
+        prompts = {None: "", "query": self.query_prompt, "document": self.document_prompt}
+        wrong = [name for name in roles if name not in (*prompts,)]
+        if wrong:
+            raise ValueError(
+                f"role is {wrong[0]!r}; expected 'query', 'document' or None; name what the text is, or leave role out"
+            )
+        if not one and len(roles) != len(texts):
+            raise ValueError(f"got {len(texts)} texts and {len(roles)} roles; expected one per text, or one for all")
+        roles = roles * len(texts) if one else roles
+        return [prompts[name] + text if text.strip() else text for name, text in zip(roles, texts, strict=True)]
 
     def _references(
         self, references: str | Sequence[str | None], count: int, **kwargs: Any

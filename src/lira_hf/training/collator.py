@@ -27,7 +27,9 @@ class LiraCollator:
             them. Of pairs it then gets both texts, as texts of their own.
         references (`bool`, *optional*, defaults to `False`): Give h's features of each row's document as
             `reference_features`, which the actor learns from in stage 1 (ours); zeros where it isn't English.
-        processor ([`LiraProcessor`], *optional*): Of the model that is trained, where the features are another's.
+        processor ([`LiraProcessor`], *optional*): Of the model that is trained, where the features are another's. Its
+            prompts stand before what g reads: those of queries, of documents, and those of queries on both sides of a
+            pair.
 
     Returns:
         `dict[str, torch.Tensor]`: On call, the model's inputs for the queries; for the documents the same with the
@@ -57,17 +59,18 @@ class LiraCollator:
             raise ValueError(
                 "got rows of retrieval and of ranking in one batch; expected one task a batch; train on a TaskMixture"
             )
-        batch = self._side([_side_of(row) for row in rows])
+        batch = self._side([_side_of(row) for row in rows], "query")
         documents = [self._document_of(row) for row in rows]
+        other = "query" if ranking == {True} else "document"  # the texts of a pair are alike
         if not self.documents:
             if ranking == {True}:
-                return join_sides([batch, self._side(documents)])
+                return join_sides([batch, self._side(documents, other)])
             if self.references:
                 batch["reference_features"] = self._references(documents)
             return batch
         if self.references:
             batch["reference_features"] = self._references(documents)
-        batch |= {f"document_{name}": value for name, value in self._side(documents).items()}
+        batch |= {f"document_{name}": value for name, value in self._side(documents, other).items()}
         if ranking == {True}:
             batch["gold"] = torch.tensor([row["gold"] for row in rows], dtype=torch.float32)
             batch["pair_ids"] = torch.tensor([row["pair_id"] for row in rows])
@@ -76,15 +79,17 @@ class LiraCollator:
         batch["positive_ids"] = _pad([row.get("positive_ids") or [row["document_id"]] for row in rows])
         negatives = [negative for row in rows for negative in row.get("negatives") or []]
         if negatives:
-            batch |= {f"negative_{name}": value for name, value in self._side(negatives).items()}
+            batch |= {f"negative_{name}": value for name, value in self._side(negatives, "document").items()}
             batch["negative_ids"] = torch.tensor([negative["document_id"] for negative in negatives])
         return batch
 
-    def _side(self, sides: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """The model's inputs for texts with their candidates."""
+    def _side(self, sides: Sequence[dict[str, Any]], role: str) -> dict[str, torch.Tensor]:
+        """The model's inputs for texts in a role, with their candidates."""
         tags = [side["language"] for side in sides]
         found = {
-            "source_features": self._features("source", [side["text"] for side in sides]),
+            "source_features": self._features(
+                "source", self.processor.add_prompt([side["text"] for side in sides], role)
+            ),
             "language_ids": torch.tensor(self.processor.language_ids(tags)),
         }
         scores = [[score or None for score in side["scores"]] for side in sides]

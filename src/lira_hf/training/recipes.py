@@ -229,7 +229,8 @@ def _load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
         model = LiraModel.from_pretrained(arguments.model, config=config)
         processor = LiraProcessor.from_pretrained(arguments.model)
         processor.trained_languages, processor.anchor_languages = model.config.languages, model.config.anchor_languages
-        processor.candidate_kinds = model.config.candidate_kinds
+        for name in ("candidate_kinds", "query_prompt", "document_prompt"):
+            setattr(processor, name, getattr(model.config, name))
         return model, processor
     model = LiraModel.from_backbones(arguments.encoder, arguments.anchor, **arguments.config)
     options = {"config": model.config, "max_text_length": arguments.max_length}
@@ -275,7 +276,7 @@ def train_recipe(
         for task in tasks:
             task.mine(LiraEmbedder(model, processor, task.source, trained))
     if trained.caches:
-        fill_features(trained, tasks)
+        fill_features(trained, tasks, processor)
     trainer = _make_trainer(args, tasks, trained, features, evaluator, controls)
     if quiet:
         trainer.remove_callback(PrinterCallback)

@@ -10,6 +10,7 @@ from scipy import stats
 from lira_hf.data import BeirDataset, SimilarityPair, read_beir, read_sts
 from lira_hf.data.similarity import TABLE_SUFFIXES
 from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, stored_critic
+from lira_hf.models import LiraProcessor
 from lira_hf.translation import CandidateStore
 
 from .arguments import DataArguments
@@ -92,10 +93,11 @@ class TaskData:
         }
         asked = [query for query, places in relevant.items() if places]
         queries = [beir.queries[query] for query in asked]
-        english = self.anchor_languages[0]
+        texts, tags = [query.text for query in queries], [query.language for query in queries]
+        spoken = [beir.document_languages.get(key, self.anchor_languages[0]) for key in ids]
         found = mine_hard_negatives(
-            embedder.encode([query.text for query in queries], [query.language for query in queries]),
-            embedder.encode(list(beir.corpus.values()), [beir.document_languages.get(key, english) for key in ids]),
+            embedder.encode(texts, tags, role="query"),
+            embedder.encode(list(beir.corpus.values()), spoken, role="document"),
             [relevant[query] for query in asked],
             arguments.hard_negatives,
             max_similarity=arguments.hard_negative_similarity,
@@ -221,8 +223,9 @@ def pair_correlation(embedder: LiraEmbedder, pairs: Sequence[SimilarityPair]) ->
         embedder ([`LiraEmbedder`]): The model with its candidates.
         pairs (`Sequence[SimilarityPair]`): At least two.
     """
-    first = embedder.encode([pair.text1 for pair in pairs], [pair.language1 for pair in pairs])
-    second = embedder.encode([pair.text2 for pair in pairs], [pair.language2 for pair in pairs])
+    # Both in the role of queries, as the collator has them.
+    first = embedder.encode([pair.text1 for pair in pairs], [pair.language1 for pair in pairs], role="query")
+    second = embedder.encode([pair.text2 for pair in pairs], [pair.language2 for pair in pairs], role="query")
     cosines, gold = (first * second).sum(-1), [pair.score for pair in pairs]
     if len(set(gold)) < 2 or len(set(cosines.tolist())) < 2:
         return {"pearson": 0.0, "spearman": 0.0}
@@ -232,17 +235,27 @@ def pair_correlation(embedder: LiraEmbedder, pairs: Sequence[SimilarityPair]) ->
     }
 
 
-def fill_features(features: RoadFeatures, tasks: Sequence[TaskData]) -> None:
-    """Everything that an epoch reads, longest first, before it starts: memory runs out at once or never."""
+def fill_features(features: RoadFeatures, tasks: Sequence[TaskData], processor: LiraProcessor | None = None) -> None:
+    """
+    Everything that an epoch reads, longest first, before it starts: memory runs out at once or never.
+
+    Args:
+        features ([`RoadFeatures`]): With a folder.
+        tasks (`Sequence[TaskData]`): The tasks.
+        processor ([`LiraProcessor`], *optional*): Of the model that is trained, where the features are another's.
+    """
+    prompted = (processor or features.processor).add_prompt
     source: list[str] = []
     anchor: list[str] = []
     for rows in (task.rows for task in tasks):
-        source += [*rows["text"], *rows["document"]]
+        retrieval = "document_id" in rows.column_names
+        source += prompted(list(rows["text"]), "query")
+        source += prompted(list(rows["document"]), "document" if retrieval else "query")
         anchor += [text for name in ("candidates", "document_candidates") for row in rows[name] for text in row]
-        if "document_id" in rows.column_names:
+        if retrieval:
             anchor += rows["document"]  # what the actor learns from in stage 1
             for negative in (item for row in rows["negatives"] for item in row):
-                source.append(negative["text"])
+                source += prompted([negative["text"]], "document")
                 anchor += negative["candidates"]
     features.fill("source", source)
     features.fill("anchor", anchor)
