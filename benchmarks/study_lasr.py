@@ -31,7 +31,7 @@ from lira_hf.training import train_recipe
 
 
 LIRA = "LiRA"
-STAGE = {"per_device_train_batch_size": 256, "path_dropout": 0.3}
+STAGE = {"max_steps": 300, "eval_steps": 100, "save_steps": 100}
 # Name, changes of the configuration, changes of the recipe.
 TRAINED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("LiRA, no queue", {}, {"queue_size": 0}),

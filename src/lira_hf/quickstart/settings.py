@@ -37,7 +37,7 @@ class QuickstartSettings:
     num_candidates: int = 4
     encoder_epochs: float = 5.0
     arca_steps: int = 150
-    lasr_steps: int = 300
+    lasr_steps: int = 150
     path_weights: tuple[float, ...] = field(default=(0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9))
     queue_sizes: tuple[int, ...] = (0, 1024)
     data_limit: int | None = None
