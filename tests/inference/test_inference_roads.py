@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lira_hf import LiraProcessor
+from lira_hf import LiraModel, LiraProcessor
 from lira_hf.data import CacheError
 from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, SearchIndex, pad_candidates, stored_critic
 from lira_hf.translation import Candidate, CandidateStore, Identity, Score, StoreError
@@ -115,6 +115,17 @@ def test_fingerprints_tell_what_features_depend_on(tiny_lira, tiny_backbones, tm
     model, processor = tiny_lira()
     processor.max_text_length = 8
     assert not set(_keys(model, processor, tmp_path).values()) & set(plain.values())
+
+
+def test_features_of_a_checkpoint_stay_its_own_wherever_it_lies(tiny_lira, tmp_path):
+    model, processor = tiny_lira()
+    keys = []
+    for place in ("a", "b"):
+        model.save_pretrained(tmp_path / place)
+        processor.save_pretrained(tmp_path / place)
+        here = LiraModel.from_pretrained(tmp_path / place), LiraProcessor.from_pretrained(tmp_path / place)
+        keys.append(_keys(*here, tmp_path / "features"))
+    assert keys[0] == keys[1]
 
 
 @pytest.mark.parametrize("change", ["vocabulary", "lowercase", "limit"])

@@ -141,6 +141,10 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[str]:
         ]
     else:
         state.append(
-            sorted((k, v) for k, v in tokenizer.init_kwargs.items() if isinstance(v, int | float | str | list))
+            sorted(
+                (k, v)
+                for k, v in tokenizer.init_kwargs.items()
+                if isinstance(v, int | float | str | list) and k != "name_or_path"  # where it lies changes nothing
+            )
         )
     return [json.dumps(part, sort_keys=True, default=str) for part in state]

@@ -53,7 +53,7 @@ class CorrelationLoss(nn.Module):
 
     Relations:
         `RetrievalLoss` for queries with relevant documents. Without a queue the batch must be large enough to
-        correlate; with one, stale predictions were measured to hurt Pearson.
+        correlate; with one, Pearson was measured to be lower.
 
     Example:
         >>> loss = CorrelationLoss(alpha=1.0)

@@ -234,8 +234,8 @@ class CorrQueue(FIFOQueue):
         capacity (`int`): most pairs held.
 
     Relations:
-        Stale predictions were measured to hurt Pearson; `entries(max_age=...)` leaves them out, and `refresh` takes
-        new ones for the pairs held. `DocQueue` serves retrieval.
+        Training with it was measured to lower Pearson; `entries(max_age=...)` leaves old pairs out, and `refresh`
+        takes new predictions for the pairs held. `DocQueue` serves retrieval.
 
     Example:
         >>> queue = CorrQueue(capacity=4)

@@ -143,11 +143,12 @@ class LiraTrainingArguments(TrainingArguments):
         tau (`float`, *optional*, defaults to 0.05): Temperature of the ranking loss.
         hinge_weight (`float`, *optional*, defaults to 0.1): lambda_h.
         mean_variance_weight (`float`, *optional*, defaults to 0.01): lambda_r.
-        queue_size (`int`, *optional*, defaults to 2048): Documents in the DocQueue; 0 for none.
+        queue_size (`int`, *optional*, defaults to 0): Documents in the DocQueue (paper); 0 for none, which was measured
+            to be better with batches of 256 (docs/results/lasr.md).
         pearson_weight (`float`, *optional*, defaults to 0.5): Of Pearson in the loss of ranking, in 0..1; the rest is
             soft Spearman's.
         corr_queue_size (`int`, *optional*, defaults to 0): Pairs in the CorrQueue (paper); 0 for none, which was
-            measured to be better: predictions grow stale.
+            measured to be better (docs/results/ranking.md).
         corr_max_age (`int`, *optional*): Pairs of the CorrQueue that more than this many batches came after are left
             out of the loss.
         corr_refresh (`int`, *optional*, defaults to 0): Predict the CorrQueue's pairs anew once in so many batches of
@@ -180,7 +181,7 @@ class LiraTrainingArguments(TrainingArguments):
     tau: float = 0.05
     hinge_weight: float = 0.1
     mean_variance_weight: float = 0.01
-    queue_size: int = 2048
+    queue_size: int = 0
     pearson_weight: float = 0.5
     corr_queue_size: int = 0
     corr_max_age: int | None = None
