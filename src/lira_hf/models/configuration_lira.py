@@ -73,8 +73,8 @@ class LiraConfig(PreTrainedConfig):
         path_weight (`float`, *optional*, defaults to 0.5):
             Share of g in the similarity of two untrained embeddings, tuned on dev (ours). 0.5 is the equal concat.
         path_gate (`bool`, *optional*, defaults to `False`):
-            A gate per text around `path_weight`, from what is known of its candidates (ours); measured: no better
-            than the constant.
+            A gate per text around `path_weight`, from what is known of its candidates (ours); measured: worse
+            than the constant (docs/results/lasr.md).
         start_map (`bool`, *optional*, defaults to `True`):
             The embedding's learned difference has a linear map of the start in it (ours), `projection_dim` squared
             weights.

@@ -143,8 +143,8 @@ class LiraTrainingArguments(TrainingArguments):
         tau (`float`, *optional*, defaults to 0.05): Temperature of the ranking loss.
         hinge_weight (`float`, *optional*, defaults to 0.1): lambda_h.
         mean_variance_weight (`float`, *optional*, defaults to 0.01): lambda_r.
-        queue_size (`int`, *optional*, defaults to 0): Documents in the DocQueue (paper); 0 for none, which was measured
-            to be better with batches of 256 (docs/results/lasr.md).
+        queue_size (`int`, *optional*, defaults to 0): Documents in the DocQueue (paper); 0 for none, which was
+            measured to be better with batches of 256 (docs/results/lasr.md).
         pearson_weight (`float`, *optional*, defaults to 0.5): Of Pearson in the loss of ranking, in 0..1; the rest is
             soft Spearman's.
         corr_queue_size (`int`, *optional*, defaults to 0): Pairs in the CorrQueue (paper); 0 for none, which was
