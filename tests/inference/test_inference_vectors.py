@@ -282,7 +282,7 @@ def test_a_run_that_is_killed_loses_no_finished_shard(embedder, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["status"] == 0, done.stderr
-    assert found["kills"] >= 1  # how many of ten hit a run at work depends on the machine
+    assert found["kills"] >= 3
     assert sum(0 < kept < 400 for kept in found["kept"]) >= 2  # some fell in the middle
     assert not found["twice"]
     assert not found["lost"]
