@@ -1,6 +1,8 @@
 """Readers, checks, splits and the feature cache: everything between files and tensors."""
 
 from .beir import BeirDataset, Query, read_beir, write_beir
+from .benchmarks import ChoiceQuestion, MathProblem, read_mgsm, read_xcsqa
+from .chat import Conversation, read_chat
 from .documents import read_documents
 from .feature_cache import CacheError, FeatureCache
 from .fluent_messages import read_fluent
@@ -16,9 +18,12 @@ from .validation import validate_path
 __all__ = [
     "BeirDataset",
     "CacheError",
+    "ChoiceQuestion",
+    "Conversation",
     "DataError",
     "DataProblem",
     "FeatureCache",
+    "MathProblem",
     "ParallelPair",
     "Query",
     "SimilarityPair",
@@ -27,13 +32,16 @@ __all__ = [
     "likely_script",
     "normalize_language",
     "read_beir",
+    "read_chat",
     "read_cldr",
     "read_documents",
     "read_fluent",
     "read_gettext",
     "read_json_messages",
+    "read_mgsm",
     "read_sts",
     "read_tsv",
+    "read_xcsqa",
     "remove_near_duplicates",
     "split_by_origin",
     "split_parallel",

@@ -2,18 +2,18 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .beir import scan_beir
 from .catalogs import scan_catalogs
+from .chat import chat_form, chat_rows
 from .feature_cache import scan_cache
-from .languages import normalize_language
 from .parallel import scan_tsv
 from .problems import DataProblem, shorten
-from .similarity import TABLE_SUFFIXES, scan_sts, scan_table, table_columns
+from .similarity import TABLE_SUFFIXES, scan_sts, table_columns
 
 
 __all__ = ["DATA_KINDS", "DataCheck", "check_data", "guess_kind", "validate_path"]
@@ -23,11 +23,10 @@ DATA_KINDS = {
     "parallel": "a .tsv file of parallel text",
     "gettext": "gettext catalogues (.po, .mo, or a folder of them)",
     "sts": "a table of scored pairs of texts (.tsv, .csv, .jsonl, .parquet)",
-    "chat": "a .jsonl file of conversations, or of prompts and completions",
+    "chat": "a file of conversations, or of prompts and completions (.jsonl, .parquet, .csv, .tsv)",
     "features": "a feature cache",
 }
 _BEIR_PARTS = ("corpus.jsonl", "queries.jsonl", "qrels")
-_ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 @dataclass(slots=True)
@@ -114,8 +113,9 @@ def guess_kind(path: str | os.PathLike[str]) -> str | None:
     columns = set(table_columns(place))
     if {"sentence1", "sentence2"} & columns:
         return "sts"
-    if suffix == ".jsonl" and (_form(columns) or not columns):
-        return "chat" if columns else None
+    # A cell can't hold messages; the first line of parallel text without a header may well be that word.
+    if chat_form(columns if suffix in (".jsonl", ".parquet") else columns - {"messages"}):
+        return "chat"
     return "parallel" if suffix == ".tsv" else None
 
 
@@ -207,94 +207,15 @@ def _check_features(place: Path) -> DataCheck:
     return check
 
 
-# Conversations
-
-
 def _check_chat(place: Path) -> DataCheck:
     check = DataCheck("chat")
-    name, forms, counts = str(place), Counter[str](), Counter[str]()
-    for row, record in scan_table(place):
-        if isinstance(record, DataProblem):
-            check.problems.append(record)
-            continue
-        form = _form(record)
-        if form is None:
-            got, expected = f"the fields {shorten(list(record))}", "messages, or prompt and completion"
-            check.problems.append(DataProblem(name, row, None, got, expected, "rename the fields, or delete the row"))
-            continue
-        first = next(iter(forms), form)
-        forms[form] += 1
-        found = list(_conversation(name, row, record, form))
-        if form != first:
-            expected = f"{first}, as in the rows before"
-            found.append(DataProblem(name, row, None, form, expected, "write all rows of a file in one form"))
-        language = record.get("language")
-        try:
-            tag = "" if language is None else normalize_language(language)
-        except (ValueError, TypeError) as error:
-            fix = "write a tag such as 'ur', or leave the field out"
-            found.append(DataProblem(name, row, "language", shorten(language), f"a language tag: {error}", fix))
-        check.problems += found
-        if not found:
-            counts[tag] += 1
+    forms, counts = Counter[str](), Counter[str]()
+    for row in chat_rows(place):
+        check.problems += row.problems
+        if row.form is not None:
+            forms[row.form] += 1
+        if row.conversation is not None:
+            counts[row.conversation.language or ""] += 1
     check.counts = dict(counts)
     check.notes = [f"{count:,} rows of {form}" for form, count in forms.items()]
     return check
-
-
-def _form(fields: Iterable[str]) -> str | None:
-    """Which form of conversation a row of these fields has."""
-    if "messages" in fields:
-        return "messages"
-    return "prompt and completion" if {"prompt", "completion"} <= set(fields) else None
-
-
-def _conversation(name: str, row: int, record: dict[str, Any], form: str) -> Iterator[DataProblem]:
-    if form == "messages":
-        yield from _messages(name, row, "messages", record["messages"], closing="assistant")
-        return
-    for part in ("prompt", "completion"):
-        value = record[part]
-        if isinstance(value, list):
-            yield from _messages(name, row, part, value, closing="assistant" if part == "completion" else None)
-        elif not isinstance(value, str) or not value.strip():
-            fix = "write one, or delete the row"
-            yield DataProblem(name, row, part, shorten(value), "a text, or a list of messages", fix)
-    if isinstance(record["prompt"], list) != isinstance(record["completion"], list):
-        got = f"{type(record['prompt']).__name__} and {type(record['completion']).__name__}"
-        expected, fix = "prompt and completion both as text, or both as messages", "write both in one form"
-        yield DataProblem(name, row, None, got, expected, fix)
-
-
-def _messages(name: str, row: int, part: str, messages: Any, closing: str | None) -> Iterator[DataProblem]:
-    example = '{"role": "user", "content": "..."}'
-    if not isinstance(messages, list) or not messages:
-        yield DataProblem(name, row, part, shorten(messages), f"a list of messages such as {example}", "write them")
-        return
-    for place, message in enumerate(messages):
-        where = f"{part}[{place}]"
-        if not isinstance(message, dict):
-            yield DataProblem(name, row, where, shorten(message), f"an object such as {example}", "write it so")
-            continue
-        role = message.get("role")
-        if role not in _ROLES:
-            fix = "rename the role, such as 'human' to 'user' and 'gpt' to 'assistant'"
-            yield DataProblem(name, row, f"{where}.role", shorten(role), f"one of {', '.join(_ROLES)}", fix)
-        elif role == "system" and place > 0:
-            fix = "put it first; many chat templates refuse it elsewhere"
-            yield DataProblem(name, row, f"{where}.role", "'system'", "the system message before all others", fix)
-        if not _says_something(message.get("content")) and not message.get("tool_calls"):
-            got, fix = shorten(message.get("content")), "write a text, or leave the message out"
-            yield DataProblem(name, row, f"{where}.content", got, "a text that isn't empty", fix)
-    last = messages[-1]
-    if closing is not None and isinstance(last, dict) and last.get("role") in _ROLES and last["role"] != closing:
-        fix = "add the answer, or leave out what follows the last one"
-        got, expected = f"{last['role']!r} as the last role", f"{closing!r}: what is learned"
-        yield DataProblem(name, row, part, got, expected, fix)
-
-
-def _says_something(content: Any) -> bool:
-    if isinstance(content, list):  # parts, as multimodal templates have them
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        return any(isinstance(text, str) and text.strip() for text in texts)
-    return isinstance(content, str) and bool(content.strip())

@@ -4,6 +4,8 @@ recipes; LoRA."""
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
 from .collator import LiraCollator
 from .dataset import ranking_rows, retrieval_rows
+from .generation import generation_rows, slot_labels
+from .generation_collator import GenerationCollator
 from .lora import lira_lora_config
 from .mixture import Task, TaskMixture
 from .negatives import mine_hard_negatives
@@ -13,12 +15,14 @@ from .trainer import LiraTrainer, last_checkpoint
 
 __all__ = [
     "DataArguments",
+    "GenerationCollator",
     "LiraCollator",
     "LiraTrainer",
     "LiraTrainingArguments",
     "ModelArguments",
     "Task",
     "TaskMixture",
+    "generation_rows",
     "last_checkpoint",
     "lira_lora_config",
     "load_model",
@@ -26,5 +30,6 @@ __all__ = [
     "ranking_rows",
     "read_recipe",
     "retrieval_rows",
+    "slot_labels",
     "train_recipe",
 ]

@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 __all__ = ["TASKS", "DataArguments", "LiraTrainingArguments", "ModelArguments"]
 
-TASKS = ("retrieval", "ranking")
+TASKS = ("retrieval", "ranking", "generation")
 
 
 @dataclass
@@ -47,8 +47,10 @@ class DataArguments:
     Args:
         data (`str`): For retrieval a BEIR folder whose queries, and where they aren't English documents, carry their
             language. For ranking a table of scored pairs, as of [`read_sts`], with a column `split`; or a folder that
-            holds one table per split, such as `train.tsv`. In a table without splits all pairs are trained on.
-        task (`str`, *optional*, defaults to `"retrieval"`): Or `"ranking"`.
+            holds one table per split, such as `train.tsv`. In a table without splits all pairs are trained on. For
+            generation conversations, or prompts with completions, as of [`read_chat`], in one file or in a folder,
+            such as `train.jsonl` and `dev.jsonl`, likewise.
+        task (`str`, *optional*, defaults to `"retrieval"`): Or `"ranking"` or `"generation"`.
         tasks (`list[dict]`, *optional*): Several tasks in place of `data` and `task`: each with `data`, and maybe
             `task`, `weight` (1.0, how often it is drawn), `name` (what its dev figures are logged under) and any other
             field of these arguments, which else holds for all of them.
@@ -67,6 +69,8 @@ class DataArguments:
         hard_negative_skip (`int`, *optional*, defaults to 0): First ranks that are left out, as they may be relevant.
         hard_negative_similarity (`float`, *optional*, defaults to 0.95): A document whose cosine with the positive is
             above this is no negative.
+        max_sequence_length (`int`, *optional*, defaults to 1024): Of generation, tokens of the base LM: prompt, soft
+            prefix and completion. Longer rows are left out, and logged.
     """
 
     data: str = ""
@@ -85,6 +89,7 @@ class DataArguments:
     hard_negatives: int = 0
     hard_negative_skip: int = 0
     hard_negative_similarity: float = 0.95
+    max_sequence_length: int = 1024
 
     def __post_init__(self) -> None:
         if self.tasks is not None and (not self.tasks or self.data):
@@ -98,6 +103,10 @@ class DataArguments:
             raise ValueError(f"task is {self.task!r}; expected one of {TASKS}; correct it")
         if not 0 < self.weight < math.inf:
             raise ValueError(f"weight is {self.weight}; expected a number above 0; leave out a task that isn't wanted")
+        if self.max_sequence_length < 1:
+            raise ValueError(
+                f"max_sequence_length is {self.max_sequence_length}; expected 1 token or more; correct it"
+            )
         for number, task in enumerate(self.tasks or [], start=1):
             self._check_task(number, task)
 
@@ -147,12 +156,15 @@ class LiraTrainingArguments(TrainingArguments):
             measured to be better with batches of 256 (docs/results/lasr.md).
         pearson_weight (`float`, *optional*, defaults to 0.5): Of Pearson in the loss of ranking, in 0..1; the rest is
             soft Spearman's.
-        corr_queue_size (`int`, *optional*, defaults to 0): Pairs in the CorrQueue (paper); 0 for none, which was
-            measured to be better (docs/results/ranking.md).
+        corr_queue_size (`int`, *optional*, defaults to 0): Pairs in the CorrQueue (paper); 0 for none: with batches of
+            256 a queue was measured to gain nothing (docs/results/ranking.md).
         corr_max_age (`int`, *optional*): Pairs of the CorrQueue that more than this many batches came after are left
             out of the loss.
         corr_refresh (`int`, *optional*, defaults to 0): Predict the CorrQueue's pairs anew once in so many batches of
             ranking, by the present model (ours); costs a pass over the queue. 0: never.
+        corr_gradient_weight (`bool`, *optional*, defaults to `True`): Weigh the correlation's gradient by the number
+            of pairs that it is of, over those of the batch (ours): it is then as large as without a CorrQueue, which
+            was measured to be better (docs/results/ranking.md). `False`: as it falls out.
         safe_similarity (`float`, *optional*, defaults to 0.95): A document as close as this to the positive is no
             negative.
         consistency_weight (`float`, *optional*, defaults to 0.1): Pull of each single road towards both.
@@ -186,6 +198,7 @@ class LiraTrainingArguments(TrainingArguments):
     corr_queue_size: int = 0
     corr_max_age: int | None = None
     corr_refresh: int = 0
+    corr_gradient_weight: bool = True
     safe_similarity: float = 0.95
     consistency_weight: float = 0.1
     start_weight: float = 1.0

@@ -1,6 +1,7 @@
-"""Rows to the tensors of one batch, read from the feature cache: queries and documents, or both texts of pairs."""
+"""Rows to the tensors of one batch, read from the feature cache: queries and documents, or both texts of pairs; what
+generation needs besides is in `generation_collator`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,8 +10,10 @@ from lira_hf.inference import RoadFeatures, pad_candidates
 from lira_hf.models import LiraProcessor
 from lira_hf.models.traits_lira import candidate_traits, trait_tensor
 
+from .mixture import rows_kind
 
-__all__ = ["LiraCollator", "join_sides"]
+
+__all__ = ["LiraCollator", "join_sides", "side_of", "side_tensors"]
 
 # What a model reads of a text; a batch has it once more under "document_", and maybe "negative_".
 SIDE = ("source_features", "anchor_features", "anchor_scores", "anchor_traits", "language_ids")
@@ -30,6 +33,8 @@ class LiraCollator:
         processor ([`LiraProcessor`], *optional*): Of the model that is trained, where the features are another's. Its
             prompts stand before what g reads: those of queries, of documents, and those of queries on both sides of a
             pair.
+        generation (`Callable`, *optional*): A [`GenerationCollator`], which rows of [`generation_rows`] go to, where
+            several tasks are trained.
 
     Returns:
         `dict[str, torch.Tensor]`: On call, the model's inputs for the queries; for the documents the same with the
@@ -38,7 +43,7 @@ class LiraCollator:
         ranking `gold` and `pair_ids` `(batch,)`.
 
     Raises:
-        ValueError: For rows of both tasks in one batch.
+        ValueError: For rows of several tasks in one batch, or for rows of generation without a collator for them.
     """
 
     def __init__(
@@ -47,23 +52,33 @@ class LiraCollator:
         documents: bool = True,
         references: bool = False,
         processor: LiraProcessor | None = None,
+        generation: Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]] | None = None,
     ):
         self.features = features
+        self.generation = generation
         self.processor = processor or features.processor
         self.documents = documents
         self.references = references
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ranking = {"gold" in row for row in rows}
-        if len(ranking) > 1:
+        kinds = sorted({rows_kind(row) for row in rows}, reverse=True)
+        if len(kinds) > 1:
             raise ValueError(
-                "got rows of retrieval and of ranking in one batch; expected one task a batch; train on a TaskMixture"
+                f"got rows of {' and of '.join(kinds)} in one batch; expected one task a batch; train on a TaskMixture"
             )
-        batch = self._side([_side_of(row) for row in rows], "query")
+        if kinds == ["generation"]:
+            if self.generation is None:
+                raise ValueError(
+                    "got rows of generation and no collator for them; expected a GenerationCollator; give it as "
+                    "generation=..., or use it alone"
+                )
+            return self.generation(rows)
+        batch = self._side([side_of(row) for row in rows], "query")
         documents = [self._document_of(row) for row in rows]
-        other = "query" if ranking == {True} else "document"  # the texts of a pair are alike
+        ranking = kinds == ["ranking"]
+        other = "query" if ranking else "document"  # the texts of a pair are alike
         if not self.documents:
-            if ranking == {True}:
+            if ranking:
                 return join_sides([batch, self._side(documents, other)])
             if self.references:
                 batch["reference_features"] = self._references(documents)
@@ -71,7 +86,7 @@ class LiraCollator:
         if self.references:
             batch["reference_features"] = self._references(documents)
         batch |= {f"document_{name}": value for name, value in self._side(documents, other).items()}
-        if ranking == {True}:
+        if ranking:
             batch["gold"] = torch.tensor([row["gold"] for row in rows], dtype=torch.float32)
             batch["pair_ids"] = torch.tensor([row["pair_id"] for row in rows])
             return batch
@@ -84,26 +99,13 @@ class LiraCollator:
         return batch
 
     def _side(self, sides: Sequence[dict[str, Any]], role: str) -> dict[str, torch.Tensor]:
-        """The model's inputs for texts in a role, with their candidates."""
-        tags = [side["language"] for side in sides]
-        found = {
-            "source_features": self._features(
-                "source", self.processor.add_prompt([side["text"] for side in sides], role)
-            ),
-            "language_ids": torch.tensor(self.processor.language_ids(tags)),
-        }
-        scores = [[score or None for score in side["scores"]] for side in sides]
-        if anchors := pad_candidates(self.features, [side["candidates"] for side in sides], scores):
-            found |= anchors
-            traits, kinds = [side["traits"] for side in sides], [side["kinds"] for side in sides]
-            found["anchor_traits"] = trait_tensor(traits, kinds, self.processor.candidate_kinds)
-        return found
+        return side_tensors(self.features, self.processor, sides, role)
 
     def _document_of(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row's other text as a side of its own; English, where nothing is said of it."""
         text, english = row["document"], self.processor.anchor_languages[0]
         if "document_candidates" in row:
-            return _side_of(row, "document_") | {"text": text}
+            return side_of(row, "document_") | {"text": text}
         own = [text] if text.strip() else []
         traits = candidate_traits(text, own)
         return {
@@ -116,12 +118,39 @@ class LiraCollator:
         }
 
     def _references(self, documents: Sequence[dict[str, Any]]) -> torch.Tensor:
-        found = self._features("anchor", [document["text"] for document in documents])
+        found = _read(self.features, "anchor", [document["text"] for document in documents])
         english = [document["language"] in self.processor.anchor_languages for document in documents]
         return found * torch.tensor(english)[:, None, None]
 
-    def _features(self, road: str, texts: list[str]) -> torch.Tensor:
-        return torch.from_numpy(self.features.get(road, texts)).float()
+
+def side_tensors(
+    features: RoadFeatures, processor: LiraProcessor, sides: Sequence[dict[str, Any]], role: str | None
+) -> dict[str, torch.Tensor]:
+    """
+    The model's inputs for texts in a role, with their candidates.
+
+    Args:
+        features ([`RoadFeatures`]): Features of both roads; what is missing is computed.
+        processor ([`LiraProcessor`]): Of the model that is trained.
+        sides (`Sequence[dict]`): As of [`find_sides`].
+        role (`str`, *optional*): `"query"` or `"document"`, whose prompt g reads before the text; `None`: the bare
+            text.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `source_features` `(batch, 1 + bins, d_g)`, `language_ids` `(batch,)`; where any
+        text has a candidate `anchor_features` `(batch, candidates, 1 + bins, d_h)`, `anchor_scores` `(batch,
+        candidates, 3)` and `anchor_traits` `(batch, candidates, traits)`.
+    """
+    found = {
+        "source_features": _read(features, "source", processor.add_prompt([side["text"] for side in sides], role)),
+        "language_ids": torch.tensor(processor.language_ids([side["language"] for side in sides])),
+    }
+    scores = [[score or None for score in side["scores"]] for side in sides]
+    if anchors := pad_candidates(features, [side["candidates"] for side in sides], scores):
+        found |= anchors
+        traits, kinds = [side["traits"] for side in sides], [side["kinds"] for side in sides]
+        found["anchor_traits"] = trait_tensor(traits, kinds, processor.candidate_kinds)
+    return found
 
 
 def join_sides(sides: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -149,7 +178,12 @@ def join_sides(sides: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tens
     return joint
 
 
-def _side_of(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _read(features: RoadFeatures, road: str, texts: list[str]) -> torch.Tensor:
+    return torch.from_numpy(features.get(road, texts)).float()
+
+
+def side_of(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A row's text with its candidates; of its document with that prefix."""
     names = ("text", "language", "candidates", "scores", "kinds", "traits")
     return {name: row[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in row}
 

@@ -12,10 +12,11 @@ from lira_hf.models.traits_lira import candidate_traits
 from .collator import LiraCollator
 
 
-__all__ = ["LiraCollator", "ranking_rows", "retrieval_rows"]
+__all__ = ["CHUNK", "SIDE_FEATURES", "LiraCollator", "find_sides", "ranking_rows", "retrieval_rows"]
 
-_CHUNK = 4096
-_SIDE = {
+CHUNK = 4096  # texts whose candidates are looked up at a time
+# What is kept of a text beside itself.
+SIDE_FEATURES = {
     "language": datasets.Value("string"),
     "candidates": datasets.List(datasets.Value("large_string")),
     "scores": datasets.List(datasets.List(datasets.Value("float32"))),
@@ -24,9 +25,9 @@ _SIDE = {
 }
 _SIDES = {
     "text": datasets.Value("large_string"),
-    **_SIDE,
+    **SIDE_FEATURES,
     "document": datasets.Value("large_string"),
-    **{f"document_{name}": kind for name, kind in _SIDE.items()},
+    **{f"document_{name}": kind for name, kind in SIDE_FEATURES.items()},
 }
 _RETRIEVAL = datasets.Features(
     {
@@ -35,7 +36,7 @@ _RETRIEVAL = datasets.Features(
         "document_id": datasets.Value("int64"),
         "positive_ids": datasets.List(datasets.Value("int64")),
         "negatives": datasets.List(
-            {"text": datasets.Value("large_string"), **_SIDE, "document_id": datasets.Value("int64")}
+            {"text": datasets.Value("large_string"), **SIDE_FEATURES, "document_id": datasets.Value("int64")}
         ),
     }
 )
@@ -78,14 +79,14 @@ def retrieval_rows(
         raise ValueError("no query has a relevant document; expected qrels with scores above 0; check the split")
     hard = _check_negatives(negatives or {}, place)
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(pairs), _CHUNK):
-        chunk = pairs[start : start + _CHUNK]
+    for start in range(0, len(pairs), CHUNK):
+        chunk = pairs[start : start + CHUNK]
         queries = [beir.queries[query] for query, _ in chunk]
-        first = _sides([(query.text, query.language) for query in queries], candidates, anchor_languages)
+        first = find_sides([(query.text, query.language) for query in queries], candidates, anchor_languages)
         # Each document once, whether it is found, or mined, by one query or by many.
         ids = list(dict.fromkeys(key for query, document in chunk for key in (document, *hard.get(query, ()))))
         texts = [(beir.corpus[key], beir.document_languages.get(key, anchor_languages[0])) for key in ids]
-        found = _sides(texts, candidates, anchor_languages)
+        found = find_sides(texts, candidates, anchor_languages)
         sides = {key: side | {"document_id": place[key]} for key, side in zip(ids, found, strict=True)}
         rows.extend(
             {
@@ -127,10 +128,10 @@ def ranking_rows(
             "got no pairs; expected at least one pair of texts with a score; check the file and the split"
         )
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(pairs), _CHUNK):
-        chunk = pairs[start : start + _CHUNK]
-        first = _sides([(pair.text1, pair.language1) for pair in chunk], candidates, anchor_languages)
-        second = _sides([(pair.text2, pair.language2) for pair in chunk], candidates, anchor_languages)
+    for start in range(0, len(pairs), CHUNK):
+        chunk = pairs[start : start + CHUNK]
+        first = find_sides([(pair.text1, pair.language1) for pair in chunk], candidates, anchor_languages)
+        second = find_sides([(pair.text2, pair.language2) for pair in chunk], candidates, anchor_languages)
         rows.extend(
             {"pair_id": number, **one, **_as_document(other), "gold": pair.score}
             for number, (pair, one, other) in enumerate(zip(chunk, first, second, strict=True), start)
@@ -138,10 +139,20 @@ def ranking_rows(
     return datasets.Dataset.from_list(rows, features=_RANKING)
 
 
-def _sides(
+def find_sides(
     texts: Sequence[tuple[str, str | None]], candidates: CandidateSource | None, anchor_languages: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Text, language and candidates of each (text, language), as [`LiraEmbedder`] finds them."""
+    """
+    Texts with their candidates, as [`LiraEmbedder`] finds them.
+
+    Args:
+        texts (`Sequence[tuple[str, str | None]]`): Each text and the tag of its language.
+        candidates ([`CandidateSource`], *optional*): Where candidates come from; without it only English has any.
+        anchor_languages (`Sequence[str]`): The model's; a text in these is its own candidate.
+
+    Returns:
+        `list[dict]`: Per text its `text`, `language`, `candidates`, `scores`, `kinds` and `traits`.
+    """
     found: list[list[FoundCandidate]] = [[] for _ in texts]
     if candidates is not None:
         foreign = [None if language in anchor_languages else language for _, language in texts]

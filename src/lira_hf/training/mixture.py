@@ -1,7 +1,7 @@
 """Several tasks as one data set, of which each batch holds one, drawn by its weight (ours)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 
-__all__ = ["MixtureSampler", "Task", "TaskMixture", "task_kinds"]
+__all__ = ["MixtureSampler", "Task", "TaskMixture", "rows_kind", "task_kinds"]
 
 # Ids of documents and of pairs, which two data sets must not share in a queue.
 _IDS = ("document_id", "pair_id")
@@ -23,7 +23,7 @@ class Task:
 
     Args:
         name (`str`): what it is called.
-        rows (`datasets.Dataset`): of [`retrieval_rows`] or [`ranking_rows`].
+        rows (`datasets.Dataset`): of [`retrieval_rows`], [`ranking_rows`] or [`generation_rows`].
         weight (`float`, *optional*, defaults to 1.0): how often its batches are drawn, relative to the others'.
     """
 
@@ -33,15 +33,23 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """`str`: `"ranking"` where rows have a score, else `"retrieval"`."""
-        return "ranking" if "gold" in self.rows.column_names else "retrieval"
+        """`str`: `"retrieval"`, `"ranking"` or `"generation"`, see [`rows_kind`]."""
+        return rows_kind(self.rows.column_names)
+
+
+def rows_kind(columns: Container[str]) -> str:
+    """What rows of these columns are for: `"ranking"` where they have a score, `"generation"` where they have a
+    completion, else `"retrieval"`."""
+    if "completion" in columns:
+        return "generation"
+    return "ranking" if "gold" in columns else "retrieval"
 
 
 def task_kinds(dataset: Any) -> set[str]:
-    """`"retrieval"`, `"ranking"` or both: what a data set for the Trainer is for."""
+    """Of `"retrieval"`, `"ranking"` and `"generation"` what a data set for the Trainer is for."""
     if isinstance(dataset, TaskMixture):
         return {task.kind for task in dataset.tasks}
-    return {"ranking"} if "gold" in (getattr(dataset, "column_names", None) or ()) else {"retrieval"}
+    return {rows_kind(getattr(dataset, "column_names", None) or ())}
 
 
 class TaskMixture(Dataset):

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import datasets
 from scipy import stats
 
-from lira_hf.data import BeirDataset, SimilarityPair, read_beir, read_sts
+from lira_hf.data import BeirDataset, Conversation, SimilarityPair, read_beir, read_chat, read_sts
 from lira_hf.data.similarity import TABLE_SUFFIXES
 from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, stored_critic
 from lira_hf.models import LiraProcessor
@@ -15,7 +16,8 @@ from lira_hf.translation import CandidateStore
 
 from .arguments import DataArguments
 from .dataset import ranking_rows, retrieval_rows
-from .mixture import Task, TaskMixture
+from .generation import generation_rows
+from .mixture import Task, TaskMixture, rows_kind
 from .negatives import mine_hard_negatives
 
 
@@ -27,11 +29,15 @@ __all__ = [
     "load_task",
     "measure",
     "pair_correlation",
+    "read_conversations",
     "read_pairs",
 ]
 
 DevEvaluator = Callable[[LiraEmbedder, BeirDataset], dict[str, float]]
 Figures = dict[str, float]
+# What a split of a task of each kind is read as.
+Split = BeirDataset | list[SimilarityPair] | list[Conversation]
+_Row = TypeVar("_Row", SimilarityPair, Conversation)
 
 
 @dataclass
@@ -42,18 +48,20 @@ class TaskData:
     Args:
         arguments ([`DataArguments`]): What it was read from.
         source ([`CandidateSource`], *optional*): Its candidates.
-        train ([`BeirDataset`] or `list[SimilarityPair]`): The training split.
+        train ([`BeirDataset`], `list[SimilarityPair]` or `list[Conversation]`): The training split.
         rows (`datasets.Dataset`): Its rows.
-        dev ([`BeirDataset`] or `list[SimilarityPair]`, *optional*): The dev split, where there is one.
+        dev ([`BeirDataset`], `list[SimilarityPair]` or `list[Conversation]`, *optional*): The dev split.
         anchor_languages (`Sequence[str]`): The model's.
+        processor ([`LiraProcessor`], *optional*): Of the model that is trained; generation needs it.
     """
 
     arguments: DataArguments
     source: CandidateSource | None
-    train: BeirDataset | list[SimilarityPair]
+    train: Split
     rows: datasets.Dataset
-    dev: BeirDataset | list[SimilarityPair] | None = None
+    dev: Split | None = None
     anchor_languages: Sequence[str] = field(default=("en",))
+    processor: LiraProcessor | None = None
 
     @property
     def name(self) -> str:
@@ -64,22 +72,24 @@ class TaskData:
         """Rows of the dev split."""
         if self.dev is None:
             return None
-        if isinstance(self.dev, BeirDataset):
-            return retrieval_rows(self.dev, self.source, self.anchor_languages)
-        return ranking_rows(self.dev, self.source, self.anchor_languages)
+        return _rows_of(self.dev, self.arguments, self.source, self.anchor_languages, self.processor)
 
-    def english_dev(self) -> BeirDataset | list[SimilarityPair] | None:
+    def english_dev(self) -> Split | None:
         """The part of the dev split that is asked in an anchor language; `None` where there is none."""
+        own = self.anchor_languages
         if isinstance(self.dev, BeirDataset):
-            queries = {key: item for key, item in self.dev.queries.items() if item.language in self.anchor_languages}
+            queries = {key: item for key, item in self.dev.queries.items() if item.language in own}
             qrels = {key: judged for key, judged in self.dev.qrels.items() if key in queries}
             return replace(self.dev, queries=queries, qrels=qrels) if queries else None
-        own = [
+        chats = [item for item in self.dev or [] if isinstance(item, Conversation) and item.language in own]
+        if chats:
+            return chats
+        pairs = [
             pair
             for pair in self.dev or []
-            if pair.language1 in self.anchor_languages and pair.language2 in self.anchor_languages
+            if isinstance(pair, SimilarityPair) and pair.language1 in own and pair.language2 in own
         ]
-        return own if len({pair.score for pair in own}) > 1 else None
+        return pairs if len({pair.score for pair in pairs}) > 1 else None
 
     def mine(self, embedder: LiraEmbedder) -> None:
         """Adds hard negatives to the rows, as the embedder finds them, where the arguments ask for some."""
@@ -107,7 +117,9 @@ class TaskData:
         self.rows = retrieval_rows(beir, self.source, self.anchor_languages, negatives)
 
 
-def load_task(arguments: DataArguments, anchor_languages: Sequence[str], dev: bool) -> TaskData:
+def load_task(
+    arguments: DataArguments, anchor_languages: Sequence[str], dev: bool, processor: LiraProcessor | None = None
+) -> TaskData:
     """
     Reads a task's splits and finds the candidates of its training rows.
 
@@ -115,20 +127,49 @@ def load_task(arguments: DataArguments, anchor_languages: Sequence[str], dev: bo
         arguments ([`DataArguments`]): Of one task.
         anchor_languages (`Sequence[str]`): The model's.
         dev (`bool`): Read the dev split too, if the arguments name one.
+        processor ([`LiraProcessor`], *optional*): Of the model that is trained; generation needs it, with a base LM.
+
+    Raises:
+        DataError, FileNotFoundError, ValueError: For data that can't be read, or a split that isn't there; for
+            generation also without a processor.
     """
     source = _candidate_source(arguments)
-    wanted = dev and bool(arguments.dev_split)
+    train, held = _read_splits(arguments, dev and bool(arguments.dev_split))
+    rows = _rows_of(train, arguments, source, anchor_languages, processor)
+    return TaskData(arguments, source, train, rows, held, anchor_languages, processor)
+
+
+def _read_splits(arguments: DataArguments, dev: bool) -> tuple[Split, Split | None]:
+    """The training split, which of data without splits is all, and the dev split."""
+    path, split, held = arguments.data, arguments.train_split, arguments.dev_split
+    if arguments.task == "generation":
+        chats = read_conversations(path, split)
+        return read_chat(path) if chats is None else chats, read_conversations(path, held) if dev else None
     if arguments.task == "ranking":
-        pairs = read_pairs(arguments.data, arguments.train_split)
-        if pairs is None:
-            pairs = read_sts(arguments.data)
-        rows = ranking_rows(pairs, source, anchor_languages)
-        other = read_pairs(arguments.data, arguments.dev_split) if wanted else None
-        return TaskData(arguments, source, pairs, rows, other, anchor_languages)
-    beir = read_beir(arguments.data, arguments.train_split)
-    rows = retrieval_rows(beir, source, anchor_languages)
-    held = read_beir(arguments.data, arguments.dev_split) if wanted else None
-    return TaskData(arguments, source, beir, rows, held, anchor_languages)
+        pairs = read_pairs(path, split)
+        return read_sts(path) if pairs is None else pairs, read_pairs(path, held) if dev else None
+    return read_beir(path, split), read_beir(path, held) if dev else None
+
+
+def _rows_of(
+    data: Split,
+    arguments: DataArguments,
+    source: CandidateSource | None,
+    anchor_languages: Sequence[str],
+    processor: LiraProcessor | None,
+) -> datasets.Dataset:
+    """Rows of a split of a task."""
+    if isinstance(data, BeirDataset):
+        return retrieval_rows(data, source, anchor_languages)
+    if arguments.task != "generation":
+        return ranking_rows([pair for pair in data if isinstance(pair, SimilarityPair)], source, anchor_languages)
+    if processor is None:
+        raise ValueError(
+            f"got generation on {arguments.data!r} and no processor; expected that of the model, whose base LM reads "
+            "the prompts; give load_task a processor"
+        )
+    chats = [item for item in data if isinstance(item, Conversation)]
+    return generation_rows(chats, source, processor, anchor_languages, arguments.max_sequence_length)
 
 
 def read_pairs(data: str, split: str) -> list[SimilarityPair] | None:
@@ -146,25 +187,47 @@ def read_pairs(data: str, split: str) -> list[SimilarityPair] | None:
         FileNotFoundError: For a path that isn't there, or a folder without a table of that name.
         ValueError: For a table with other splits only.
     """
+    return _read_split(data, split, read_sts, "tables", "a table of scored pairs")
+
+
+def read_conversations(data: str, split: str) -> list[Conversation] | None:
+    """
+    Conversations of a split: of a file whose rows have a field `split`, or of the file of that name in a folder.
+
+    Args:
+        data (`str`): The file, as for [`read_chat`], or the folder.
+        split (`str`): The split.
+
+    Returns:
+        `list[Conversation]`: Its conversations; `None` for a file without splits.
+
+    Raises:
+        FileNotFoundError: For a path that isn't there, or a folder without a file of that name.
+        ValueError: For a file with other splits only.
+    """
+    return _read_split(data, split, read_chat, "files", "a file of conversations")
+
+
+def _read_split(data: str, split: str, read: Callable[[Path], list[_Row]], files: str, what: str) -> list[_Row] | None:
     path = Path(data)
     if path.is_dir():
         tables = [path / f"{split}{suffix}" for suffix in TABLE_SUFFIXES if (path / f"{split}{suffix}").is_file()]
         if not tables:
             there = sorted(file.name for file in path.iterdir() if file.suffix in TABLE_SUFFIXES)
             raise FileNotFoundError(
-                f"got the folder {data!r} with the tables {there}; expected one named {split!r} with one of the "
+                f"got the folder {data!r} with the {files} {there}; expected one named {split!r} with one of the "
                 f"endings {TABLE_SUFFIXES}; mend the path or the split's name"
             )
-        return read_sts(tables[0])
+        return read(tables[0])
     if not path.is_file():
         raise FileNotFoundError(
-            f"got {data!r}, which isn't there; expected a table of scored pairs, or a folder of them; mend the path"
+            f"got {data!r}, which isn't there; expected {what}, or a folder of them; mend the path"
         )
-    pairs = read_sts(path)
-    splits = sorted({pair.split for pair in pairs if pair.split is not None})
+    rows = read(path)
+    splits = sorted({row.split for row in rows if row.split is not None})
     if not splits:
         return None
-    kept = [pair for pair in pairs if pair.split == split]
+    kept = [row for row in rows if row.split == split]
     if not kept:
         raise ValueError(f"got the split {split!r} of {data!r}; expected one of {splits}; mend the split's name")
     return kept
@@ -188,8 +251,8 @@ def measure(
     retrieval_only: bool = False,
 ) -> Figures:
     """
-    Figures of every dev split. Those of the first task of each kind have plain names, the others' start with the
-    task's name.
+    Figures of every dev split of retrieval and ranking. Those of the first task of each kind have plain names, the
+    others' start with the task's name.
 
     Args:
         tasks (`Sequence[TaskData]`): The tasks.
@@ -207,8 +270,10 @@ def measure(
             continue
         if isinstance(held, BeirDataset):
             found = evaluator(embedder, held) if evaluator is not None else {}
+        elif task.arguments.task == "ranking":
+            found = pair_correlation(embedder, [pair for pair in held if isinstance(pair, SimilarityPair)])
         else:
-            found = pair_correlation(embedder, held)
+            continue  # an embedder has nothing to say of generation
         prefix = f"{task.name}_" if task.arguments.task in seen else ""
         seen.add(task.arguments.task)
         figures |= {f"{prefix}{name}": value for name, value in found.items()}
@@ -248,7 +313,12 @@ def fill_features(features: RoadFeatures, tasks: Sequence[TaskData], processor: 
     source: list[str] = []
     anchor: list[str] = []
     for rows in (task.rows for task in tasks):
-        retrieval = "document_id" in rows.column_names
+        kind = rows_kind(rows.column_names)
+        if kind == "generation":
+            source += rows["text"]  # without a role, as generation is asked
+            anchor += [text for row in rows["candidates"] for text in row]
+            continue
+        retrieval = kind == "retrieval"
         source += prompted(list(rows["text"]), "query")
         source += prompted(list(rows["document"]), "document" if retrieval else "query")
         anchor += [text for name in ("candidates", "document_candidates") for row in rows[name] for text in row]
