@@ -19,7 +19,7 @@ from lira_hf.training import (
     TaskMixture,
     generation_rows,
     ranking_rows,
-    slot_labels,
+    reference_slots,
 )
 from lira_hf.training.mixture import task_kinds
 from lira_hf.training.tasks import TaskData, fill_features, join_tasks, load_task
@@ -202,7 +202,7 @@ def test_long_rows_are_left_out_and_told(pair, caplog):
 @pytest.mark.parametrize("slots", [1, 3, 8])
 def test_slots_stand_for_the_bins_of_temporal_pooling(slots):
     rows = [list(range(100, 100 + length)) for length in (0, 1, 3, slots, slots + 1, 2 * slots, 3 * slots + 2)]
-    labels = slot_labels(rows, slots)
+    labels = reference_slots(rows, slots)
     assert (labels.dtype, labels.shape[:2]) == (torch.int64, (len(rows), slots))
     assert (labels[0] == -100).all()
     for row, found in zip(rows, labels, strict=True):
@@ -210,13 +210,13 @@ def test_slots_stand_for_the_bins_of_temporal_pooling(slots):
         bins = temporal_pool(torch.eye(max(len(row), 1))[None], torch.ones(1, max(len(row), 1)), slots)[0]
         expected = [[row[place] for place in weight.nonzero().flatten()] if row else [] for weight in bins]
         assert [[token for token in slot if token != -100] for slot in found.tolist()] == expected
-    assert slot_labels([[], []], slots).tolist() == [[[-100]] * slots] * 2
+    assert reference_slots([[], []], slots).tolist() == [[[-100]] * slots] * 2
 
 
 def test_references_become_slots_without_special_tokens(pair):
     model, processor = pair
     batch = GenerationCollator(RoadFeatures(model.lira, processor))(list(generation_rows(CHATS, None, processor)))
-    shown = [[words(processor, slot[slot != -100]) for slot in row] for row in batch["slot_labels"]]  # three bins
+    shown = [[words(processor, slot[slot != -100]) for slot in row] for row in batch["reference_slots"]]  # three bins
     assert shown == [["what", "is", ""], [""] * 3, ["the", "mat", ""], ["the cat", "sat on", "a mat"]]
 
 
@@ -224,7 +224,7 @@ def test_a_batch_feeds_the_model_as_tokens_would(pair):
     model, processor = pair
     rows = list(generation_rows(CHATS, Found(), processor))
     batch = GenerationCollator(RoadFeatures(model.lira, processor))(rows)
-    batch.pop("slot_labels")
+    batch.pop("reference_slots")
     with torch.no_grad():
         output = model.eval()(**batch)
         tokens = processor(

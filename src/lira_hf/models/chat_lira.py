@@ -9,7 +9,7 @@ from transformers import BatchFeature, ProcessorMixin
 from .prompt_lira import PREFIX_TOKEN, expand_prefix
 
 
-__all__ = ["LiraChatMixin"]
+__all__ = ["LiraChatMixin", "last_user_text"]
 
 _ROADS = ("candidates", "scores", "languages")
 
@@ -91,6 +91,11 @@ class LiraChatMixin(ProcessorMixin):
             spread[data["attention_mask"].bool()] = torch.tensor([value for row in masks for value in row])
             data["assistant_masks"] = spread
         return BatchFeature(data | self([text for text, _ in marked], prompts=False, **options))
+
+
+def last_user_text(messages: Sequence[dict[str, Any]]) -> str:
+    """What both roads read of a conversation: the text of the last user turn."""
+    return _mark(messages)[0]
 
 
 def _mark(messages: Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:

@@ -90,6 +90,12 @@ class LiraConfig(PreTrainedConfig):
         prefix_projection (`str`, *optional*, defaults to `"linear"`):
             How a fused token becomes a soft token: `"linear"`, anywhere in the base's input space, or `"vocab"`,
             within the hull of the base's own embeddings (ours).
+        prefix_roads (`str`, *optional*, defaults to `"both"`):
+            Soft tokens in the prompt: `"both"`, 2S, those of g's bins before those of h's (paper), or `"merged"`, S,
+            each a mixture of both roads' (ours).
+        prefix_gate (`bool`, *optional*, defaults to `True`):
+            Where they are merged: weigh the roads per text, by what either reads and how sure it is of that (ours);
+            `False`: alike.
         prefix_injection (`str`, *optional*, defaults to `"hook"`):
             `"hook"` puts the soft tokens where the base looks its tokens up, which every base understands.
             `"inputs_embeds"` hands the base ready embeddings in `forward`, for `torch.compile` and `torch.export`;
@@ -117,7 +123,15 @@ class LiraConfig(PreTrainedConfig):
 
     model_type = "lira"
     # What the Trainer must not gather over an evaluation: it changes size with K and the prompt.
-    keys_to_ignore_at_inference = ["past_key_values", "prefix_embeds", "prefix_mask", "similarity", "policy", "reward"]
+    keys_to_ignore_at_inference = [
+        "past_key_values",
+        "prefix_embeds",
+        "prefix_mask",
+        "prefix_gate",
+        "similarity",
+        "policy",
+        "reward",
+    ]
     sub_configs_defaults = {
         "base_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
         "encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta"),
@@ -163,6 +177,8 @@ class LiraConfig(PreTrainedConfig):
     initializer_range: float | int = 0.02
     prefix_token_id: int | None = None
     prefix_projection: Literal["linear", "vocab"] = "linear"
+    prefix_roads: Literal["both", "merged"] = "both"
+    prefix_gate: bool = True
     prefix_injection: Literal["hook", "inputs_embeds"] = "hook"
     embedding_source: Literal["fusion", "language_model"] = "fusion"
     backbones_saved: bool = True
@@ -200,8 +216,8 @@ class LiraConfig(PreTrainedConfig):
 
     @property
     def prefix_length(self) -> int:
-        """Soft tokens in the base LM's prompt: the S bins of either road."""
-        return 2 * self.num_bins
+        """Soft tokens in the base LM's prompt: the S bins of either road, or of both merged."""
+        return self.num_bins if self.prefix_roads == "merged" else 2 * self.num_bins
 
     @property
     def vocab_size(self) -> int | None:

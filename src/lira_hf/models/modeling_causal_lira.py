@@ -12,12 +12,27 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from .base_lira import past_length, run_base
 from .configuration_lira import LiraConfig
 from .generation_lira import LiraGenerationMixin
-from .modeling_lira import LiraModel
+from .modeling_lira import LiraModel, LiraModelOutput
 from .prefix_lira import check_placeholders
 from .pretrained_lira import LiraPreTrainedModel
 
 
 __all__ = ["LiraCausalLMOutput", "LiraForCausalLM", "LiraWithBase"]
+
+# Of a configuration, what a base LM that is joined to a model decides anew.
+_NOT_TAKEN = (
+    "model_type",
+    "base_config",
+    "encoder_config",
+    "anchor_config",
+    "projection_dim",
+    "prefix_token_id",
+    "backbones_saved",
+    "backbone_info",
+    "adapter_folder",
+    "part_dtypes",
+    "lira_version",
+)
 
 
 @dataclass
@@ -30,10 +45,14 @@ class LiraCausalLMOutput(ModelOutput):
         logits (`torch.Tensor` of shape `(batch, tokens, vocabulary)`): The base LM's.
         past_key_values (*optional*): The base LM's cache.
         hidden_states, attentions (*optional*): Of the base LM, where asked for.
-        prefix_embeds (`torch.Tensor` of shape `(batch, 2 x bins, D)`, *optional*): The soft prefix.
-        prefix_mask (`torch.Tensor` of shape `(batch, 2 x bins)`, bool, *optional*): Soft tokens that stand for
+        prefix_embeds (`torch.Tensor` of shape `(batch, prefix_length, D)`, *optional*): The soft prefix.
+        prefix_mask (`torch.Tensor` of shape `(batch, prefix_length)`, *optional*): 1 for soft tokens that stand for
             something.
+        prefix_gate (`torch.Tensor` of shape `(batch,)`, *optional*): The multilingual road's share of a merged prefix.
         similarity, policy (`torch.Tensor` of shape `(batch, candidates)`, *optional*): Arca's, of each candidate.
+        reference_loss (`torch.Tensor` of shape `()`, *optional*): Of the prefix against `reference_slots` (ours).
+        source_path_embeds, anchor_path_embeds (`torch.Tensor` of shape `(batch, prefix_length, D)`, *optional*):
+            The soft prefix from one road alone, where `output_paths=True`.
     """
 
     loss: torch.Tensor | None = None
@@ -43,8 +62,12 @@ class LiraCausalLMOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
     prefix_embeds: torch.Tensor | None = None
     prefix_mask: torch.Tensor | None = None
+    prefix_gate: torch.Tensor | None = None
     similarity: torch.Tensor | None = None
     policy: torch.Tensor | None = None
+    reference_loss: torch.Tensor | None = None
+    source_path_embeds: torch.Tensor | None = None
+    anchor_path_embeds: torch.Tensor | None = None
 
 
 class LiraWithBase(LiraPreTrainedModel):
@@ -140,6 +163,38 @@ class LiraWithBase(LiraPreTrainedModel):
         options = {"encoder": encoder_kwargs, "anchor": anchor_kwargs, "base": base_kwargs}
         return cls._join(sources, options, config_kwargs)
 
+    @classmethod
+    def from_embedding(
+        cls, model: str | LiraModel, base: str | PreTrainedModel, *, base_kwargs: dict | None = None, **config_kwargs
+    ):
+        """
+        Joins a base LM to a trained embedding model, whose Arca and LaSR it goes on with.
+
+        Args:
+            model (`str` or [`LiraModel`]): The embedding model, such as stage 1's output: name, folder or live module.
+            base (`str` or `PreTrainedModel`): The base causal LM f.
+            base_kwargs (`dict`, *optional*): As in [`~LiraWithBase.from_backbones`].
+            config_kwargs: Fields of [`LiraConfig`] to change; not those that weights depend on, such as `num_bins`.
+
+        Raises:
+            ValueError: Where `config_kwargs` change the shape of weights that are taken over.
+        """
+        core = LiraModel.from_pretrained(model) if isinstance(model, str) else model
+        own = {
+            name: getattr(core.config, name) for name in type(core.config).__annotations__ if name not in _NOT_TAKEN
+        }
+        joined = cls.from_backbones(base, core.encoder, core.anchor, base_kwargs=base_kwargs, **own | config_kwargs)
+        joined.config.backbone_info = {**(joined.config.backbone_info or {}), **(core.config.backbone_info or {})}
+        for name in ("arca", "fusion", "embedding_head"):
+            try:
+                getattr(joined.lira, name).load_state_dict(getattr(core, name).state_dict())
+            except RuntimeError as error:
+                raise ValueError(
+                    f"got {config_kwargs}, with which the weights of {name} have other shapes than the model's; "
+                    f"expected fields that no weights depend on; leave the others as they are ({error})"
+                ) from error
+        return joined
+
     def freeze(
         self, encoder: bool = True, anchor: bool = True, arca: bool = False, lasr: bool = False, base: bool = True
     ):
@@ -157,6 +212,8 @@ class LiraWithBase(LiraPreTrainedModel):
         language_ids: torch.Tensor | None = None,
         past: int = 0,
         embedded: bool = False,
+        reference_slots: torch.Tensor | None = None,
+        output_paths: bool = False,
         **roads: torch.Tensor | None,
     ) -> dict[str, torch.Tensor | None]:
         """
@@ -167,17 +224,18 @@ class LiraWithBase(LiraPreTrainedModel):
             prefix_embeds, prefix_mask, language_ids, roads: As in [`~LiraForCausalLM.forward`].
             past (`int`, *optional*, defaults to 0): Tokens that a cache holds already, the prefix among them.
             embedded (`bool`, *optional*, defaults to `False`): The prompt comes as ready embeddings.
+            reference_slots, output_paths: As in [`~LiraForCausalLM.forward`]; add what they are asked for.
 
         Returns:
-            `dict`: `prefix_embeds`, `prefix_mask`, `similarity`, `policy`; all `None` where neither text nor prefix is
-            given, which is the base LM alone, and where a cache has read them.
+            `dict`: `prefix_embeds`, `prefix_mask`, `prefix_gate`, `similarity`, `policy`; all `None` where neither
+            text nor prefix is given, which is the base LM alone, and where a cache has read them.
 
         Raises:
             ValueError: For a prompt whose placeholders do not fit.
         """
         config, roads = self.config, {name: value for name, value in roads.items() if value is not None}
         keys = ("source_ids", "source_features", "anchor_ids", "anchor_features")
-        nothing = dict.fromkeys(("prefix_embeds", "prefix_mask", "similarity", "policy"))
+        nothing = dict.fromkeys(("prefix_embeds", "prefix_mask", "prefix_gate", "similarity", "policy"))
         if past and input_ids is not None:
             fresh = input_ids[:, past:] if input_ids.shape[1] > past else input_ids
             if not bool((fresh == config.prefix_token_id).any()):
@@ -193,14 +251,16 @@ class LiraWithBase(LiraPreTrainedModel):
             )
         if not torch.compiler.is_compiling():
             check_placeholders(input_ids, config.prefix_token_id, config.prefix_length)
-        found: dict[str, torch.Tensor | None] = {"similarity": None, "policy": None}
+        found: dict[str, torch.Tensor | None] = dict.fromkeys(("prefix_gate", "similarity", "policy"))
         if prefix_embeds is None:
-            keep = {name: roads.pop(name) for name in ("keep_source", "keep_anchor") if name in roads}
-            arca, source, anchor = self.lira.anchor_roads(**roads)
-            fused = self.lira.fuse(arca, source, anchor, language_ids, head=False, **keep)
-            prefix_mask = fused.fusion_mask
-            prefix_embeds = self.lira.soft_prefix(fused.last_hidden_state, prefix_mask)
-            found = {"similarity": fused.similarity, "policy": fused.policy}
+            fused, paths = self.fuse_roads(language_ids, output_paths, **roads)
+            prefix_embeds, prefix_mask, gate = self.lira.soft_prefix(fused.last_hidden_state, fused.fusion_mask)
+            found = {"prefix_gate": gate, "similarity": fused.similarity, "policy": fused.policy}
+            if reference_slots is not None:
+                found["reference_loss"] = self.reference_loss(reference_slots, fused)
+            names = ("source_path_embeds", "anchor_path_embeds")
+            for name, path in zip(names, paths, strict=False):
+                found[name] = self.lira.soft_prefix(path.last_hidden_state, path.fusion_mask).embeds
         elif prefix_mask is None:
             prefix_mask = torch.ones(prefix_embeds.shape[:2], dtype=torch.long, device=prefix_embeds.device)
         if prefix_embeds.shape[1] != config.prefix_length or len(prefix_embeds) != len(input_ids):
@@ -209,6 +269,40 @@ class LiraWithBase(LiraPreTrainedModel):
                 f"{config.prefix_length}, D): one row per prompt, one text per row; give as many texts as prompts"
             )
         return {"prefix_embeds": prefix_embeds, "prefix_mask": prefix_mask, **found}
+
+    def fuse_roads(
+        self, language_ids: torch.Tensor | None = None, output_paths: bool = False, **roads: torch.Tensor
+    ) -> tuple[LiraModelOutput, list[LiraModelOutput]]:
+        """Both roads fused, as [`LiraModel.fuse`] gives them, without the embedding; where asked for, also g's and h's
+        alone. Arguments as in [`~LiraForCausalLM.forward`]."""
+        keep = {name: roads.pop(name) for name in ("keep_source", "keep_anchor") if name in roads}
+        arca, source, anchor = self.lira.anchor_roads(**roads)
+        fused = self.lira.fuse(arca, source, anchor, language_ids, head=False, **keep)
+        if not output_paths:
+            return fused, []
+        none = torch.zeros(len(fused.fusion_mask), dtype=torch.bool, device=fused.fusion_mask.device)
+        return fused, [
+            self.lira.fuse(arca, source, anchor, language_ids, head=False, **{name: none})
+            for name in ("keep_anchor", "keep_source")
+        ]
+
+    def reference_loss(self, reference_slots: torch.Tensor, fused: LiraModelOutput) -> torch.Tensor:
+        """
+        How far the soft prefix is from an English reference (ours), by which it is warmed up: no pass of the base LM
+        is needed.
+
+        Args:
+            reference_slots (`torch.Tensor` of shape `(batch, bins, tokens of a slot)`): The base's tokens of each
+                slot, padded with -100.
+            fused ([`LiraModelOutput`]): Of [`~LiraWithBase.fuse_roads`].
+        """
+        if reference_slots.dim() != 3 or reference_slots.shape[1] != self.config.num_bins:
+            raise ValueError(
+                f"reference_slots has shape {tuple(reference_slots.shape)}; expected (batch, {self.config.num_bins}, "
+                "tokens of a slot), one slot per bin; make them with GenerationCollator"
+            )
+        projector, embedding = self.lira.prefix_projector, self.get_input_embeddings()
+        return projector.loss(fused.last_hidden_state, fused.fusion_mask, embedding, reference_slots)
 
     def _refuse_placeholders(self, input_ids: torch.Tensor | None) -> None:
         if input_ids is not None and not torch.compiler.is_compiling():
@@ -272,6 +366,8 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        reference_slots: torch.Tensor | None = None,
+        output_paths: bool = False,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor | None = None,
         return_dict: bool | None = None,
@@ -289,6 +385,11 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
             labels (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
                 What is to be predicted, shifted within (or `shift_labels`, already shifted, among the `kwargs`);
                 -100 and placeholders are left out.
+            reference_slots (`torch.Tensor` of shape `(batch, bins, tokens of a slot)`, *optional*):
+                The base's tokens of an English reference, slot by slot, for `reference_loss` (ours). Without
+                `input_ids` that is all that is computed, and the base LM isn't run.
+            output_paths (`bool`, *optional*, defaults to `False`):
+                Also give the prefix of each road alone (consistency, paper).
             position_ids, past_key_values, inputs_embeds, use_cache, logits_to_keep, kwargs: As the base LM takes them.
 
         Returns:
@@ -306,8 +407,18 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
             "keep_source": keep_source,
             "keep_anchor": keep_anchor,
         }
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        if reference_slots is not None and input_ids is None:
+            fused, _ = self.fuse_roads(language_ids, **{k: v for k, v in roads.items() if v is not None})
+            loss = self.reference_loss(reference_slots, fused)
+            alone = LiraCausalLMOutput(
+                loss=loss, similarity=fused.similarity, policy=fused.policy, reference_loss=loss.detach()
+            )
+            return alone if as_dict else alone.to_tuple()
         past, embedded = past_length(past_key_values), inputs_embeds is not None
-        prefix = self.find_prefix(input_ids, prefix_embeds, prefix_mask, language_ids, past, embedded, **roads)
+        prefix = self.find_prefix(
+            input_ids, prefix_embeds, prefix_mask, language_ids, past, embedded, reference_slots, output_paths, **roads
+        )
         if use_cache is None and self.training:
             # A frozen base evaluates, and caches; a recurrent one would write over what the gradient needs.
             use_cache = False
@@ -336,7 +447,7 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
             attentions=output.get("attentions"),
             **prefix,
         )
-        return result if (self.config.return_dict if return_dict is None else return_dict) else result.to_tuple()
+        return result if as_dict else result.to_tuple()
 
     def _loss(
         self,

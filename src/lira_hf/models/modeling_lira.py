@@ -17,8 +17,9 @@ from .configuration_lira import LiraConfig
 from .inputs_lira import check_features
 from .modeling_arca import LiraArca, LiraArcaOutput, choice_facts, mix_candidates
 from .modeling_lasr import LiraEmbeddingHead, LiraFusion, join_paths
-from .prefix_lira import LiraPrefixProjector, check_placeholders, embedding_width
+from .prefix_lira import check_placeholders
 from .pretrained_lira import LiraPreTrainedModel
+from .projector_lira import LiraPrefixProjector, SoftPrefix, embedding_width
 
 
 __all__ = ["ROAD_NAMES", "LiraModel", "LiraModelOutput"]
@@ -375,11 +376,8 @@ class LiraModel(LiraPreTrainedModel):
         arca = self.arca(source_features, anchor_features, anchor_scores, anchor_traits)
         return arca, source_features, anchor_features
 
-    def soft_prefix(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """
-        Fused tokens `(batch, 2 x bins, hidden_size)` as soft tokens `(batch, 2 x bins, D)` of the base LM's input
-        space; zeros where `mask` `(batch, 2 x bins)` is `False`.
-        """
+    def soft_prefix(self, tokens: torch.Tensor, mask: torch.Tensor) -> SoftPrefix:
+        """Fused tokens `(batch, 2 x bins, hidden_size)` and their mask as soft tokens of the base LM's input space."""
         return self.prefix_projector(tokens, mask, self.language_model.get_input_embeddings())
 
     def _reference(self, ids, mask, features) -> torch.Tensor | None:
@@ -458,8 +456,10 @@ class LiraModel(LiraPreTrainedModel):
         state = None
         if prompt is not None:
             ids, attention = prompt
-            prefix = self.soft_prefix(tokens, mask)
-            states = run_base(self.language_model, config, ids, attention, prefix, mask, states=True).last_hidden_state
+            soft = self.soft_prefix(tokens, mask)
+            states = run_base(
+                self.language_model, config, ids, attention, soft.embeds, soft.mask, states=True
+            ).last_hidden_state
             state = last_states(states, attention)
         return LiraModelOutput(pooler_output=self.embedding_head(tokens, mask, start, state), **fused)
 

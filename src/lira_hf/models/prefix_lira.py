@@ -1,5 +1,4 @@
-"""The soft prefix (paper: LaSR's reasoning head): fused tokens projected into the base LM's input space, and put at
-the placeholder tokens of its prompt."""
+"""The soft prefix in the base LM's prompt: put where its placeholder tokens stand."""
 
 import threading
 from collections.abc import Iterator
@@ -9,17 +8,13 @@ import torch
 from torch import nn
 from transformers import LogitsProcessor
 
-from .configuration_lira import LiraConfig
-
 
 __all__ = [
     "REGISTERING",
-    "LiraPrefixProjector",
     "NeverPlaceholder",
     "RoomForPlaceholder",
     "WithoutPlaceholders",
     "check_placeholders",
-    "embedding_width",
     "inject_prefix",
     "merge_prefix",
     "place_prefix",
@@ -30,76 +25,6 @@ __all__ = [
 
 # Torch numbers hooks without a lock: two threads could be given the same number, and one hook would be lost.
 REGISTERING = threading.Lock()
-
-
-def embedding_width(embedding: nn.Module) -> int:
-    """Width D of the base's input space, which need not be its `hidden_size`."""
-    width = getattr(embedding, "embedding_dim", None)
-    return int(width if width is not None else embedding.weight.shape[-1])
-
-
-class LiraPrefixProjector(nn.Module):
-    """
-    Fused tokens to soft tokens. `"linear"` may reach any point of the base's input space and starts at the length
-    of the base's own embeddings; `"vocab"` mixes these by softmax(W o E^T) E, so that a soft token lies among them
-    (ours).
-    """
-
-    def __init__(self, config: LiraConfig, width: int):
-        super().__init__()
-        self.kind = config.prefix_projection
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.projection = nn.Linear(config.hidden_size, width)
-        self.projection.init_std = config.hidden_size**-0.5
-        # The mean length of the base's embeddings, where the soft tokens start; set by `from_backbones`.
-        self.scale = nn.Parameter(torch.empty(())) if self.kind == "linear" else None
-
-    @torch.no_grad()
-    def start_at(self, embedding: nn.Module) -> None:
-        """Soft tokens of the length that the base's own embeddings have."""
-        weight = getattr(embedding, "weight", None)
-        if self.scale is not None and weight is not None and weight.is_floating_point() and not weight.is_meta:
-            sample = weight[:: max(len(weight) // 4096, 1)].float()
-            self.scale.fill_((sample.norm(dim=-1).mean() * _output_scale(embedding)).item())
-
-    def slot_logits(self, tokens: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
-        """
-        Which of the base's tokens each slot resembles: what a warm-up against an English reference is trained on.
-
-        Args:
-            tokens (`torch.Tensor` of shape `(batch, slots, hidden_size)`): Fused tokens.
-            embedding (`nn.Module`): The base's input embedding.
-
-        Returns:
-            `torch.Tensor` of shape `(batch, slots, vocabulary)`.
-        """
-        query = self.projection(self.norm(tokens))
-        return query @ embedding.weight.to(query.dtype).T
-
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
-        """
-        Args:
-            tokens (`torch.Tensor` of shape `(batch, slots, hidden_size)`): Fused tokens.
-            mask (`torch.Tensor` of shape `(batch, slots)`): 1 for slots that hold something; the others give zeros.
-            embedding (`nn.Module`): The base's input embedding.
-
-        Returns:
-            `torch.Tensor` of shape `(batch, slots, D)`.
-        """
-        if self.kind == "vocab":
-            weights = self.slot_logits(tokens, embedding).softmax(-1)
-            soft = weights @ embedding.weight.to(weights.dtype) * _output_scale(embedding)
-        else:
-            soft = self.projection(self.norm(tokens))
-            # The root of the width makes the scale a length.
-            soft = soft * (self.scale / soft.shape[-1] ** 0.5)
-        return soft * mask.bool().unsqueeze(-1)
-
-
-def _output_scale(embedding: nn.Module) -> float:
-    # Some bases multiply what they look up within the embedding module itself.
-    scale = getattr(embedding, "embed_scale", 1.0)
-    return float(scale) if not isinstance(scale, torch.Tensor) else scale.item()
 
 
 def check_placeholders(input_ids: torch.Tensor, token_id: int, length: int) -> None:

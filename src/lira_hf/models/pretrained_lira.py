@@ -16,7 +16,7 @@ from .backbones_lira import has_own_code, is_quantized, load_base, load_encoder
 from .checkpoint_lira import HUB_OPTIONS, PARTS, describe_backbones, load_slim, save_slim, slim_problem
 from .configuration_lira import LIRA_VERSION, LiraConfig
 from .modeling_lasr import LiraAttention, LiraFusion, LiraFusionLayer
-from .prefix_lira import LiraPrefixProjector
+from .projector_lira import BLANK_LOGIT, LiraPrefixProjector
 from .prompt_lira import add_prefix_token, load_tokenizer
 
 
@@ -59,8 +59,10 @@ class LiraPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, LiraPrefixProjector) and module.scale is not None:
-            init.ones_(module.scale)
+        elif isinstance(module, LiraPrefixProjector):
+            init.constant_(module.blank_logit, BLANK_LOGIT)
+            if module.scale is not None:
+                init.ones_(module.scale)
         elif isinstance(module, LiraFusion):
             init.normal_(module.path_embedding, std=std)
             init.normal_(module.bin_embedding, std=std)

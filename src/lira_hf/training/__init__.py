@@ -4,12 +4,13 @@ recipes; LoRA."""
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
 from .collator import LiraCollator
 from .dataset import ranking_rows, retrieval_rows
-from .generation import generation_rows, slot_labels
+from .generation import generation_rows, reference_slots
 from .generation_collator import GenerationCollator
+from .joining import load_model
 from .lora import lira_lora_config
 from .mixture import Task, TaskMixture
 from .negatives import mine_hard_negatives
-from .recipes import load_model, read_recipe, train_recipe
+from .recipes import read_recipe, train_recipe
 from .trainer import LiraTrainer, last_checkpoint
 
 
@@ -29,7 +30,7 @@ __all__ = [
     "mine_hard_negatives",
     "ranking_rows",
     "read_recipe",
+    "reference_slots",
     "retrieval_rows",
-    "slot_labels",
     "train_recipe",
 ]

@@ -21,6 +21,8 @@ class ModelArguments:
         model (`str`, *optional*): Folder or name of a LiRA checkpoint, such as stage 1's output.
         encoder (`str`, *optional*): Folder or name of the multilingual encoder g, where there is no checkpoint yet.
         anchor (`str`, *optional*): Folder or name of the English encoder h. `None`: g serves as h.
+        base (`str`, *optional*): Folder or name of the base LM, which generation needs: joined to the encoders, or to
+            the embedding checkpoint that `model` names, such as stage 1's output.
         max_length (`int`, *optional*, defaults to 512): Tokens kept of a text, where backbones are joined.
         config (`dict`, *optional*): Fields of [`LiraConfig`], on top of the checkpoint's or of the defaults.
     """
@@ -28,6 +30,7 @@ class ModelArguments:
     model: str | None = None
     encoder: str | None = None
     anchor: str | None = None
+    base: str | None = None
     max_length: int = 512
     config: dict[str, Any] = field(default_factory=dict)
 
@@ -170,6 +173,13 @@ class LiraTrainingArguments(TrainingArguments):
         consistency_weight (`float`, *optional*, defaults to 0.1): Pull of each single road towards both.
         start_weight (`float`, *optional*, defaults to 1.0): Pull towards the untrained start (ours).
         path_dropout (`float`, *optional*, defaults to 0.3): Share of the queries that lose one road (ours).
+        generation_loss (`str`, *optional*, defaults to `"answer"`): Of generation: `"reference"` warms the soft prefix
+            up, against the rows' English references (ours); `"answer"` trains it end to end, through the base LM
+            (paper), at a learning rate of 1e-4 or less once it is warm.
+        slot_weight (`float`, *optional*, defaults to 0.0): Of the reference's loss beside the answer's (ours).
+        lora_rank (`int`, *optional*, defaults to 0): Of generation: rank of LoRA on the base LM, merged into it at the
+            end; 0: the base LM is frozen.
+        lora_alpha (`int`, *optional*, defaults to 32): Its scale.
         collapse_similarity (`float`, *optional*, defaults to 0.98): Mean sim above which training warns of collapse.
         collapse_spread (`float`, *optional*, defaults to 0.005): Within-item spread of sim below which it warns.
         collapse_entropy (`float`, *optional*, defaults to 0.01): Mean entropy of the policy, in nats, below which it
@@ -203,6 +213,10 @@ class LiraTrainingArguments(TrainingArguments):
     consistency_weight: float = 0.1
     start_weight: float = 1.0
     path_dropout: float = 0.3
+    generation_loss: str = "answer"
+    slot_weight: float = 0.0
+    lora_rank: int = 0
+    lora_alpha: int = 32
     collapse_similarity: float = 0.98
     collapse_spread: float = 0.005
     collapse_entropy: float = 0.01
@@ -219,11 +233,13 @@ class LiraTrainingArguments(TrainingArguments):
             raise ValueError(f"stage is {self.stage!r}; expected 'arca' (stage 1) or 'lasr' (stage 2)")
         if self.reference not in ("document", "none"):
             raise ValueError(f"reference is {self.reference!r}; expected 'document' or 'none'")
+        if self.generation_loss not in ("answer", "reference"):
+            raise ValueError(f"generation_loss is {self.generation_loss!r}; expected 'answer' or 'reference'")
         if not 0.0 <= self.path_dropout < 1.0:
             raise ValueError(f"path_dropout is {self.path_dropout}; expected a share from 0 up to, not including, 1")
         if not 0.0 <= self.pearson_weight <= 1.0:
             raise ValueError(f"pearson_weight is {self.pearson_weight}; expected a share from 0 to 1; correct it")
-        for name in ("queue_size", "corr_queue_size", "corr_max_age", "corr_refresh"):
+        for name in ("queue_size", "corr_queue_size", "corr_max_age", "corr_refresh", "lora_rank", "slot_weight"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name} is {value}; expected 0 or more; correct it")

@@ -14,13 +14,14 @@ from lira_hf.data import Conversation, DataError, DataProblem
 from lira_hf.data.problems import shorten
 from lira_hf.inference import CandidateSource
 from lira_hf.models import LiraProcessor
+from lira_hf.models.chat_lira import last_user_text
 from lira_hf.models.processing_lira import clean_text
 from lira_hf.models.prompt_lira import expand_prefix
 
 from .dataset import CHUNK, SIDE_FEATURES, find_sides
 
 
-__all__ = ["generation_rows", "slot_labels", "tokenize_rows"]
+__all__ = ["generation_rows", "reference_rows", "reference_slots", "tokenize_rows"]
 
 logger = logging.getLogger(__name__)
 _WHERE = "the conversations"
@@ -36,6 +37,7 @@ _GENERATION = datasets.Features(
         "reference": datasets.Value("large_string"),
     }
 )
+_REFERENCES = datasets.Features({k: v for k, v in _GENERATION.items() if k not in ("prompt", "completion")})
 _QUESTION = {"role": "user", "content": "lira question"}
 _ANSWER = {"role": "assistant", "content": "lira answer"}
 
@@ -105,6 +107,39 @@ def generation_rows(
     return datasets.Dataset.from_list(kept, features=_GENERATION)
 
 
+def reference_rows(
+    conversations: Sequence[Conversation],
+    candidates: CandidateSource | None,
+    anchor_languages: Sequence[str] = ("en",),
+) -> datasets.Dataset:
+    """
+    What stage 1 needs of conversations: texts with their candidates and references. No base LM has a part in it.
+
+    Args:
+        conversations, candidates, anchor_languages: As of [`generation_rows`].
+
+    Returns:
+        `datasets.Dataset`: Columns row, text, language, candidates, scores, kinds, traits and reference.
+    """
+    rows = []
+    for start in range(0, len(conversations), CHUNK):
+        chunk = conversations[start : start + CHUNK]
+        texts = [
+            last_user_text(item.messages[:-1]) if item.messages is not None else (item.text or item.prompt or "")
+            for item in chunk
+        ]
+        sides = find_sides(
+            [(clean_text(text), item.language) for text, item in zip(texts, chunk, strict=True)],
+            candidates,
+            anchor_languages,
+        )
+        for place, (item, side) in enumerate(zip(chunk, sides, strict=True), start):
+            reference = item.reference or (side["text"] if item.language in anchor_languages else None)
+            row = place if item.row is None else item.row
+            rows.append({"row": row, **side, "reference": None if reference is None else clean_text(reference)})
+    return datasets.Dataset.from_list(rows, features=_REFERENCES)
+
+
 def tokenize_rows(
     processor: LiraProcessor, prompts: Sequence[str], completions: Sequence[str]
 ) -> list[tuple[list[int], list[int]]]:
@@ -126,7 +161,7 @@ def tokenize_rows(
     return [(expand_prefix(ids, token, length), answer) for ids, answer in zip(asked, written, strict=True)]
 
 
-def slot_labels(rows: Sequence[Sequence[int]], num_slots: int) -> torch.Tensor:
+def reference_slots(rows: Sequence[Sequence[int]], num_slots: int) -> torch.Tensor:
     """
     Which tokens each slot of the soft prefix stands for: the slots are equal time bins of a text, as of
     [`temporal_pool`]. A text with no more tokens than slots has one token a slot, and leaves the last ones empty.

@@ -9,10 +9,32 @@ from lira_hf.inference import RoadFeatures
 from lira_hf.models import LiraProcessor
 
 from .collator import side_of, side_tensors
-from .generation import slot_labels, tokenize_rows
+from .generation import reference_slots, tokenize_rows
 
 
-__all__ = ["GenerationCollator"]
+__all__ = ["GenerationCollator", "ReferenceCollator"]
+
+
+class ReferenceCollator:
+    """
+    Rows of [`reference_rows`] to the tensors of one batch of stage 1.
+
+    Args:
+        features ([`RoadFeatures`]): Features of both roads; what is missing is computed.
+        processor ([`LiraProcessor`], *optional*): Of the model that is trained, where the features are another's.
+        references (`bool`, *optional*, defaults to `True`): Give `reference_features`, which the actor learns from
+            (ours); zero for a row without a reference.
+    """
+
+    def __init__(self, features: RoadFeatures, processor: LiraProcessor | None = None, references: bool = True):
+        self.features, self.processor, self.references = features, processor or features.processor, references
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = side_tensors(self.features, self.processor, [side_of(row) for row in rows], None)
+        if self.references:
+            texts = [row["reference"] or "" for row in rows]
+            batch["reference_features"] = torch.from_numpy(self.features.get("anchor", texts)).float()
+        return batch
 
 
 class GenerationCollator:
@@ -27,8 +49,8 @@ class GenerationCollator:
     Returns:
         `dict[str, torch.Tensor]`: On call, `input_ids`, `attention_mask` and `labels` `(batch, tokens)`: the prompt
         with its placeholders, as at inference, then the completion, of which alone the labels are not -100; padded on
-        the tokenizer's side, the left. The inputs of both roads as of [`side_tensors`]. `slot_labels` `(batch, bins,
-        tokens of a slot)`: the base LM's tokens of the reference, see [`slot_labels`].
+        the tokenizer's side, the left. The inputs of both roads as of [`side_tensors`]. `reference_slots` `(batch,
+        bins, tokens of a slot)`: the base LM's tokens of the reference, see [`reference_slots`].
 
     Raises:
         ValueError: For a processor without a base LM.
@@ -49,7 +71,7 @@ class GenerationCollator:
         batch |= side_tensors(self.features, self.processor, [side_of(row) for row in rows], None)
         references = [row.get("reference") or "" for row in rows]
         ids = self.processor.tokenizer(references, add_special_tokens=False)["input_ids"]
-        batch["slot_labels"] = slot_labels(ids, self.features.rows - 1)
+        batch["reference_slots"] = reference_slots(ids, self.features.rows - 1)
         return batch
 
     def _tokens(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -39,8 +39,8 @@ class Task:
 
 def rows_kind(columns: Container[str]) -> str:
     """What rows of these columns are for: `"ranking"` where they have a score, `"generation"` where they have a
-    completion, else `"retrieval"`."""
-    if "completion" in columns:
+    reference, else `"retrieval"`."""
+    if "completion" in columns or "reference" in columns:
         return "generation"
     return "ranking" if "gold" in columns else "retrieval"
 

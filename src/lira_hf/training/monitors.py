@@ -43,7 +43,7 @@ def choice_statistics(output: LiraModelOutput) -> dict[str, torch.Tensor]:
         "sim_spread": _deviation(similarity, present).mean(),
         "policy_entropy": -(policy * policy.clamp(min=1e-9).log()).sum(-1).mean(),
     }
-    if output.reward is not None:
+    if getattr(output, "reward", None) is not None:
         reward = output.reward[choice].float()
         expected = (policy * reward).sum(-1, keepdim=True)
         found["reward_mean"] = expected.mean()

@@ -1,7 +1,6 @@
 """Runs described by YAML recipes: read, checked and carried out for either stage."""
 
 import dataclasses
-import difflib
 import logging
 import os
 import re
@@ -17,12 +16,24 @@ from transformers import HfArgumentParser, PrinterCallback, set_seed
 
 from lira_hf.data import DataProblem
 from lira_hf.inference import LiraEmbedder, RoadFeatures, stored_critic
-from lira_hf.models import LiraConfig, LiraModel, LiraProcessor
+from lira_hf.models import LiraConfig, LiraForCausalLM, LiraModel, LiraProcessor
 from lira_hf.translation import CandidateStore, StoreError
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
 from .collator import LiraCollator
-from .tasks import DevEvaluator, TaskData, fill_features, join_tasks, load_task, measure, read_pairs
+from .generation_collator import GenerationCollator, ReferenceCollator
+from .joining import check_names, load_model, row_processor
+from .lora import lira_lora_config
+from .tasks import (
+    DevEvaluator,
+    TaskData,
+    fill_features,
+    join_tasks,
+    load_task,
+    measure,
+    read_conversations,
+    read_pairs,
+)
 from .trainer import LiraTrainer
 
 
@@ -53,7 +64,7 @@ def read_recipe(recipe: str | os.PathLike | dict[str, Any]) -> Recipe:
     """
     if not isinstance(recipe, dict):
         recipe = _load_yaml(Path(recipe))
-    _check_names(recipe, _FIELDS, "the recipe", _KINDS)
+    check_names(recipe, _FIELDS, "the recipe", _KINDS)
     return _parse(recipe, _ARGUMENTS)
 
 
@@ -101,7 +112,7 @@ def check_recipe(path: str | os.PathLike) -> list[DataProblem]:
 def _wrong_values(recipe: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
     """Field, if one is meant, and message."""
     try:
-        _check_names(recipe, _FIELDS, "the recipe", _KINDS)
+        check_names(recipe, _FIELDS, "the recipe", _KINDS)
     except ValueError as error:
         yield None, str(error)
     for kind in _ARGUMENTS:
@@ -118,7 +129,7 @@ def _wrong_values(recipe: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
         )
         return
     try:
-        _check_names(config, {field.name for field in dataclasses.fields(LiraConfig)}, "config", "LiraConfig")
+        check_names(config, {field.name for field in dataclasses.fields(LiraConfig)}, "config", "LiraConfig")
         LiraConfig(**_numbers(config))
     except (ValueError, TypeError, StrictDataclassError) as error:
         yield "config", " ".join(str(error).split())
@@ -126,7 +137,7 @@ def _wrong_values(recipe: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
 
 def _missing_files(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
     named = {name: value for name, value in recipe.items() if isinstance(value, str) and value}
-    for field in ("model", "encoder", "anchor"):
+    for field in ("model", "encoder", "anchor", "base"):
         name = named.get(field)
         if name is not None and not Path(name).is_dir() and not _hub_name(name):
             yield field, f"got {name!r}; expected a folder that is there, or a name on the Hub; mend the path"
@@ -147,6 +158,13 @@ def _missing_data(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
             for split in (named.get("train_split", "train"), recipe.get("dev_split", "dev")):
                 if split:
                     read_pairs(named["data"], split)
+        except (ValueError, OSError) as error:
+            yield "data", str(error)
+    elif "data" in named and named.get("task") == "generation":
+        try:
+            for split in (named.get("train_split", "train"), recipe.get("dev_split", "dev")):
+                if split:
+                    read_conversations(named["data"], split)
         except (ValueError, OSError) as error:
             yield "data", str(error)
     elif "data" in named:
@@ -186,14 +204,6 @@ def _hub_name(name: str) -> bool:
     return True
 
 
-def _check_names(given: dict[str, Any], known: set[str], where: str, what: str) -> None:
-    unknown = [str(name) for name in given if name not in known]
-    if unknown:
-        close = sorted({match for name in unknown for match in difflib.get_close_matches(name, known, n=1)})
-        hint = f"correct it to {', '.join(map(repr, close))}, or remove it" if close else "remove it"
-        raise ValueError(f"{where} has the unknown keys {unknown}; expected fields of {what}; {hint}")
-
-
 def _numbers(recipe: dict[str, Any]) -> dict[str, Any]:
     """YAML 1.1 reads 1e-4, which has no point, as a string."""
     return {
@@ -204,37 +214,6 @@ def _numbers(recipe: dict[str, Any]) -> dict[str, Any]:
         else value
         for name, value in recipe.items()
     }
-
-
-def load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
-    """
-    The checkpoint, or the joined backbones, that a recipe names, with its processor.
-
-    Raises:
-        ValueError: Where `config` names what [`LiraConfig`] lacks, or gives a value that it doesn't take.
-    """
-    try:
-        return _load_model(arguments)
-    except StrictDataclassError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"got config={arguments.config}; expected values that LiraConfig takes; {reason}") from error
-
-
-def _load_model(arguments: ModelArguments) -> tuple[LiraModel, LiraProcessor]:
-    _check_names(arguments.config, {field.name for field in dataclasses.fields(LiraConfig)}, "config", "LiraConfig")
-    if arguments.model is not None:
-        config = LiraConfig.from_pretrained(arguments.model)
-        if arguments.config:  # built anew, so that its checks see the changes
-            config = LiraConfig.from_dict({**config.to_dict(), **arguments.config})
-        model = LiraModel.from_pretrained(arguments.model, config=config)
-        processor = LiraProcessor.from_pretrained(arguments.model)
-        processor.trained_languages, processor.anchor_languages = model.config.languages, model.config.anchor_languages
-        for name in ("candidate_kinds", "query_prompt", "document_prompt"):
-            setattr(processor, name, getattr(model.config, name))
-        return model, processor
-    model = LiraModel.from_backbones(arguments.encoder, arguments.anchor, **arguments.config)
-    options = {"config": model.config, "max_text_length": arguments.max_length}
-    return model, LiraProcessor.from_backbones(arguments.encoder, arguments.anchor, **options)
 
 
 def train_recipe(
@@ -263,31 +242,55 @@ def train_recipe(
         `tuple`: the trained model, its processor and the last metrics.
     """
     model_arguments, data, args = recipe if isinstance(recipe, tuple) else read_recipe(recipe)
-    anchors = _anchor_languages(model_arguments)
-    # Ranking is measured without an evaluator too.
-    measured = {"retrieval": evaluator is not None, "ranking": evaluator is not None or args.eval_strategy != "no"}
-    tasks = [load_task(task, anchors, measured[task.task]) for task in data.each()]
+    anchors, every = _anchor_languages(model_arguments), data.each()
+    watched = evaluator is not None or args.eval_strategy != "no"
+    # Ranking and generation are measured without an evaluator too.
+    measured = {"retrieval": evaluator is not None, "ranking": watched, "generation": watched}
+    causal = args.stage == "lasr" and any(task.task == "generation" for task in every)
+    writer = row_processor(model_arguments) if causal else None
+    tasks = [load_task(task, anchors, measured[task.task], writer, args.stage) for task in every]
     set_seed(args.seed)  # before the heads are made
-    model, processor = load_model(_with_kinds(model_arguments, tasks))
+    model, processor = load_model(_with_kinds(model_arguments, tasks), causal)
+    adapted = _add_lora(model, args)
+    for task in tasks:
+        task.processor = processor if causal else None
     progress = not args.disable_tqdm
-    features = RoadFeatures(model, processor, data.features, data.feature_dtype, progress=progress)
+    features = RoadFeatures(model.base_model, processor, data.features, data.feature_dtype, progress=progress)
     trained = train_features or features
     if args.stage == "lasr":
         for task in tasks:
             task.mine(LiraEmbedder(model, processor, task.source, trained))
     if trained.caches:
         fill_features(trained, tasks, processor)
-    trainer = _make_trainer(args, tasks, trained, features, evaluator, controls)
+    trainer = _make_trainer(model, args, tasks, trained, features, evaluator, controls)
     if quiet:
         trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=True)
     metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    if adapted is not None:
+        adapted.merge_and_unload()
     model.freeze()
     trainer.save_model(args.output_dir)
     return model.eval(), processor, metrics
 
 
+def _add_lora(model: LiraModel | LiraForCausalLM, args: LiraTrainingArguments) -> Any:
+    """LoRA put into the model's base LM, which is then trained with the heads; `None` where none is asked for."""
+    if not args.lora_rank:
+        return None
+    if not isinstance(model, LiraForCausalLM):
+        raise ValueError(
+            f"lora_rank is {args.lora_rank} and nothing is generated; expected it in stage 2 of generation, as LoRA "
+            "goes on the base LM; leave it out"
+        )
+    from peft import get_peft_model
+
+    config = lira_lora_config(model, r=args.lora_rank, lora_alpha=args.lora_alpha, train_heads=False)
+    return get_peft_model(model, config)
+
+
 def _make_trainer(
+    model: LiraModel | LiraForCausalLM,
     args: LiraTrainingArguments,
     tasks: list[TaskData],
     trained: RoadFeatures,
@@ -296,8 +299,8 @@ def _make_trainer(
     controls: DevEvaluator | None,
 ) -> LiraTrainer:
     """A trainer over the tasks' rows, measured on their dev splits; `features` are the model's own."""
-    model, processor, lasr = features.model, features.processor, args.stage == "lasr"
-    embedders = [LiraEmbedder(model, processor, task.source, features) for task in tasks]
+    processor = features.processor
+    embedders = [LiraEmbedder(features.model, processor, task.source, features) for task in tasks]
     held = [task for task in tasks if task.dev is not None]
     watched = bool(held) and args.eval_strategy != "no"
     english = watched and any(task.english_dev() for task in tasks)
@@ -311,14 +314,24 @@ def _make_trainer(
         args=args,
         train_dataset=join_tasks(tasks),
         eval_dataset=held[0].dev_rows() if held else None,
-        data_collator=LiraCollator(
-            trained, documents=lasr, references=not lasr and args.reference == "document", processor=processor
-        ),
+        data_collator=_make_collator(args, tasks, trained, processor),
         processing_class=processor,
         evaluator=(lambda _: measure(tasks, embedders, evaluator)) if held else None,
         english_evaluator=(lambda _: measure(tasks, embedders, evaluator, english=True)) if english else None,
         baselines=baselines if watched else None,
     )
+
+
+def _make_collator(
+    args: LiraTrainingArguments, tasks: list[TaskData], features: RoadFeatures, processor: LiraProcessor
+) -> LiraCollator:
+    lasr, referred = args.stage == "lasr", args.stage == "arca" and args.reference == "document"
+    generation = None
+    if any(task.arguments.task == "generation" for task in tasks):
+        generation = (
+            GenerationCollator(features, processor) if lasr else ReferenceCollator(features, processor, referred)
+        )
+    return LiraCollator(features, documents=lasr, references=referred, processor=processor, generation=generation)
 
 
 def _anchor_languages(arguments: ModelArguments) -> list[str]:
@@ -336,7 +349,7 @@ def _with_kinds(arguments: ModelArguments, tasks: list[TaskData]) -> ModelArgume
         return arguments
     counts: Counter[str] = Counter()
     for task in tasks:
-        for column in ("kinds", "document_kinds"):
+        for column in {"kinds", "document_kinds"}.intersection(task.rows.column_names):
             counts.update(kind for row in task.rows[column] for kind in row if kind)
     kinds = sorted(kind for kind, _ in counts.most_common(_MOST_KINDS))
     return dataclasses.replace(arguments, config={**arguments.config, "candidate_kinds": kinds})

@@ -16,7 +16,7 @@ from lira_hf.translation import CandidateStore
 
 from .arguments import DataArguments
 from .dataset import ranking_rows, retrieval_rows
-from .generation import generation_rows
+from .generation import generation_rows, reference_rows
 from .mixture import Task, TaskMixture, rows_kind
 from .negatives import mine_hard_negatives
 
@@ -52,7 +52,8 @@ class TaskData:
         rows (`datasets.Dataset`): Its rows.
         dev ([`BeirDataset`], `list[SimilarityPair]` or `list[Conversation]`, *optional*): The dev split.
         anchor_languages (`Sequence[str]`): The model's.
-        processor ([`LiraProcessor`], *optional*): Of the model that is trained; generation needs it.
+        processor ([`LiraProcessor`], *optional*): Of the model that is trained; stage 2 of generation needs it.
+        stage (`str`): As of [`LiraTrainingArguments`].
     """
 
     arguments: DataArguments
@@ -62,6 +63,7 @@ class TaskData:
     dev: Split | None = None
     anchor_languages: Sequence[str] = field(default=("en",))
     processor: LiraProcessor | None = None
+    stage: str = "lasr"
 
     @property
     def name(self) -> str:
@@ -72,7 +74,7 @@ class TaskData:
         """Rows of the dev split."""
         if self.dev is None:
             return None
-        return _rows_of(self.dev, self.arguments, self.source, self.anchor_languages, self.processor)
+        return _rows_of(self.dev, self.arguments, self.source, self.anchor_languages, self.processor, self.stage)
 
     def english_dev(self) -> Split | None:
         """The part of the dev split that is asked in an anchor language; `None` where there is none."""
@@ -118,7 +120,11 @@ class TaskData:
 
 
 def load_task(
-    arguments: DataArguments, anchor_languages: Sequence[str], dev: bool, processor: LiraProcessor | None = None
+    arguments: DataArguments,
+    anchor_languages: Sequence[str],
+    dev: bool,
+    processor: LiraProcessor | None = None,
+    stage: str = "lasr",
 ) -> TaskData:
     """
     Reads a task's splits and finds the candidates of its training rows.
@@ -127,7 +133,9 @@ def load_task(
         arguments ([`DataArguments`]): Of one task.
         anchor_languages (`Sequence[str]`): The model's.
         dev (`bool`): Read the dev split too, if the arguments name one.
-        processor ([`LiraProcessor`], *optional*): Of the model that is trained; generation needs it, with a base LM.
+        processor ([`LiraProcessor`], *optional*): Of the model that is trained; stage 2 of generation needs it, with a
+            base LM.
+        stage (`str`, *optional*, defaults to `"lasr"`): As of [`LiraTrainingArguments`].
 
     Raises:
         DataError, FileNotFoundError, ValueError: For data that can't be read, or a split that isn't there; for
@@ -135,8 +143,8 @@ def load_task(
     """
     source = _candidate_source(arguments)
     train, held = _read_splits(arguments, dev and bool(arguments.dev_split))
-    rows = _rows_of(train, arguments, source, anchor_languages, processor)
-    return TaskData(arguments, source, train, rows, held, anchor_languages, processor)
+    rows = _rows_of(train, arguments, source, anchor_languages, processor, stage)
+    return TaskData(arguments, source, train, rows, held, anchor_languages, processor, stage)
 
 
 def _read_splits(arguments: DataArguments, dev: bool) -> tuple[Split, Split | None]:
@@ -157,18 +165,21 @@ def _rows_of(
     source: CandidateSource | None,
     anchor_languages: Sequence[str],
     processor: LiraProcessor | None,
+    stage: str,
 ) -> datasets.Dataset:
     """Rows of a split of a task."""
     if isinstance(data, BeirDataset):
         return retrieval_rows(data, source, anchor_languages)
     if arguments.task != "generation":
         return ranking_rows([pair for pair in data if isinstance(pair, SimilarityPair)], source, anchor_languages)
+    chats = [item for item in data if isinstance(item, Conversation)]
+    if stage == "arca":
+        return reference_rows(chats, source, anchor_languages)
     if processor is None:
         raise ValueError(
             f"got generation on {arguments.data!r} and no processor; expected that of the model, whose base LM reads "
             "the prompts; give load_task a processor"
         )
-    chats = [item for item in data if isinstance(item, Conversation)]
     return generation_rows(chats, source, processor, anchor_languages, arguments.max_sequence_length)
 
 
@@ -317,6 +328,8 @@ def fill_features(features: RoadFeatures, tasks: Sequence[TaskData], processor: 
         if kind == "generation":
             source += rows["text"]  # without a role, as generation is asked
             anchor += [text for row in rows["candidates"] for text in row]
+            if "completion" not in rows.column_names:  # stage 1: what the actor learns from
+                anchor += [text for text in rows["reference"] if text]
             continue
         retrieval = kind == "retrieval"
         source += prompted(list(rows["text"]), "query")

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from lira_hf.losses import CorrQueue, DocQueue, load_queue_state, save_queue_state
-from lira_hf.models import LiraModel, LiraModelOutput
+from lira_hf.models import LiraForCausalLM, LiraModel, LiraModelOutput
 
 from .arguments import LiraTrainingArguments
+from .generation_objective import GenerationObjective
 from .mixture import MixtureSampler, TaskMixture, task_kinds
 from .monitors import CollapseWarnings, EnglishGuard, choice_statistics, embedding_statistics
 from .objective import LasrObjective
@@ -25,7 +26,7 @@ __all__ = ["LiraTrainer", "last_checkpoint"]
 
 _COMPLETE = "lira_state.json"
 # What of a batch is not the model's input: stage 1 has no use for it.
-_TARGETS = ("document_", "negative_", "positive_", "pair_", "gold")
+_TARGETS = ("document_", "negative_", "positive_", "pair_", "gold", "reference_slots")
 Figures = Callable[[LiraModel], dict[str, float]]
 
 
@@ -68,7 +69,8 @@ class _StateCallback(TrainerCallback):
 class LiraTrainer(Trainer):
     """
     Trains Arca (stage 1) or LaSR (stage 2) over rows of [`retrieval_rows`], of [`ranking_rows`], or over a
-    [`TaskMixture`] of both, with [`LiraCollator`].
+    [`TaskMixture`] of both, with [`LiraCollator`]; or a [`LiraForCausalLM`] over rows of [`generation_rows`], with
+    [`GenerationCollator`].
 
     With several processes each ranks against all processes' documents and pairs, and all hold the same queues.
 
@@ -86,7 +88,7 @@ class LiraTrainer(Trainer):
 
     def __init__(
         self,
-        model: LiraModel | None = None,
+        model: LiraModel | LiraForCausalLM | None = None,
         args: LiraTrainingArguments | None = None,
         *,
         evaluator: Figures | None = None,
@@ -101,14 +103,24 @@ class LiraTrainer(Trainer):
         # Set before the optimizer and before any wrapping: DDP trips over trainable weights without a gradient.
         lasr = args.stage == "lasr"
         model.freeze(arca=lasr and not args.train_arca, lasr=not lasr)
+        self.core = model.base_model
         super().__init__(model=model, args=args, **kwargs)
         self.evaluator = evaluator
         self.loss_is_scaled_for_ga = False
         self.english_evaluator, self.baselines = english_evaluator, baselines
-        self.objective = None
+        if not lasr and isinstance(model, LiraForCausalLM):
+            raise ValueError(
+                "got a LiraForCausalLM and stage 'arca'; expected a LiraModel, since stage 1 needs no base LM; train "
+                "its Arca alone, and join the base LM by LiraForCausalLM.from_embedding"
+            )
+        self.objective: LasrObjective | None = None
+        self.generation: GenerationObjective | None = None
         if lasr:
             tasks = task_kinds(self.train_dataset)
-            self.objective = LasrObjective(args, model.config.projection_dim, tasks, args.device)
+            if _check_model(model, tasks):
+                self.generation = GenerationObjective(args)
+            else:
+                self.objective = LasrObjective(args, model.config.projection_dim, tasks, args.device)
         self.mixture_sampler: MixtureSampler | None = None
         self._stats: dict[str, list[torch.Tensor]] = defaultdict(list)
         self._collapse = CollapseWarnings(args)
@@ -148,7 +160,7 @@ class LiraTrainer(Trainer):
         rate = self.args.actor_learning_rate
         if rate is None or any("actor" in group for group in optimizer.param_groups):
             return optimizer
-        actor = {id(weight) for weight in self.model.arca.actor.parameters()}
+        actor = {id(weight) for weight in self.core.arca.actor.parameters()}
         for group in list(optimizer.param_groups):
             own = [weight for weight in group["params"] if id(weight) in actor]
             group["params"] = [weight for weight in group["params"] if id(weight) not in actor]
@@ -196,15 +208,15 @@ class LiraTrainer(Trainer):
         else:
             loss, output = self._lasr_loss(model, inputs)
         self._watch(output)
-        if model.training:
+        if model.training and self.generation is None:
             self._embeddings = output.pooler_output.detach()
         return (loss, output) if return_outputs else loss
 
     def _lasr_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, LiraModelOutput]:
         objective = self.objective
-        if model.training and objective.refresh_due(inputs):
+        if objective is not None and model.training and objective.refresh_due(inputs):
             objective.refresh(self.accelerator.unwrap_model(model), self._pairs)
-        found = objective(model, inputs)
+        found = self.generation(model, inputs) if objective is None else objective(model, inputs)
         for name, value in found.parts.items():
             self._stats[name].append(value)
         return found.loss, found.output
@@ -261,6 +273,18 @@ class LiraTrainer(Trainer):
         found = evaluator(self.model.eval())
         self.model.train(training)
         return found
+
+
+def _check_model(model: LiraModel | LiraForCausalLM, tasks: Collection[str]) -> bool:
+    """Whether generation is trained."""
+    causal, kinds = isinstance(model, LiraForCausalLM), sorted(tasks)
+    if causal != (kinds == ["generation"]):
+        expected = "rows of generation alone" if causal else "rows of retrieval and ranking"
+        raise ValueError(
+            f"got a {type(model).__name__} and rows of {kinds}; expected {expected}, or the other class of model; "
+            "train an embedding and a soft prefix one after the other"
+        )
+    return causal
 
 
 def _pair_places(dataset) -> dict[int, int]:
