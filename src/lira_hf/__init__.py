@@ -23,6 +23,7 @@ __version__ = LIRA_VERSION
 _LAZY = {
     "CandidateSource": "inference",
     "LiraEmbedder": "inference",
+    "LiraGenerator": "inference",
     "export_remote_code": "integrations",
     "lira_lora_config": "training",
     "push_to_hub": "integrations",
@@ -37,6 +38,7 @@ __all__ = [
     "LiraForCausalLM",
     "LiraForMultipleChoice",
     "LiraGenerationPipeline",
+    "LiraGenerator",
     "LiraModel",
     "LiraModelOutput",
     "LiraProcessor",

@@ -83,6 +83,19 @@ def test_search_translates_and_caches(lira, checkpoint, tiny_data, tmp_path):
     assert lira("search", checkpoint, tiny_data, "-q", "vi:derv reviru", *options).stdout == result.stdout
 
 
+def test_search_embeds_a_document_in_its_language(lira, checkpoint, tmp_path):
+    TranslationMemory.fit([("vi", "derv reviru", "red river")]).save(tmp_path / "memory")
+    corpus, scores = tmp_path / "corpus.jsonl", []
+    for language in ({"language": "vi"}, {}):
+        rows = [{"_id": "a", "text": "derv reviru"} | language, {"_id": "b", "text": "red river"}]
+        corpus.write_text("\n".join(json.dumps(row) for row in rows))
+        result = lira("search", checkpoint, corpus, "-q", "vi:derv reviru", "--translator", tmp_path / "memory")
+        assert result.exit_code == 0, result.output
+        scores.append(re.search(r"([-\d.]+)  derv reviru", result.stdout).group(1))
+    assert scores[0] == "1.00"  # what is asked and what is found are the same text, with the same translation
+    assert float(scores[1]) < 0.99  # read as English, it is its own candidate
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [

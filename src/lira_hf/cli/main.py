@@ -223,6 +223,64 @@ def search(
 
 
 @app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="A LiRA checkpoint with a base LM: folder or name.")],
+    question: Annotated[str | None, typer.Argument(help="One question.")] = None,
+    language: Annotated[
+        str | None,
+        typer.Option("--language", "-l", help="Tag of the questions that name none; 'und' where nobody knows it."),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Questions: .jsonl with text or messages, and language; or a text file, one a line."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="With --file: answers, a JSON object a line; FILE.answers.jsonl by default."
+        ),
+    ] = None,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Ask until a blank line.")] = False,
+    store: Annotated[Path | None, typer.Option(help="Candidate store.")] = None,
+    translator: Annotated[
+        Path | None, typer.Option(help="Folder of a saved translator, for what the store lacks.")
+    ] = None,
+    critic: Annotated[
+        str | None, typer.Option(help="Folder of a saved heuristic critic, or NAME[:FINGERPRINT] of one in the store.")
+    ] = None,
+    candidates: Annotated[int, typer.Option(help="Most candidates per question.", min=1)] = 5,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 256,
+    sample: Annotated[
+        bool, typer.Option(help="Sample as the checkpoint's settings say, rather than greedily.")
+    ] = False,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--no-chat", help="The base's chat template; by default where it has one.")
+    ] = None,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="For templates that know enable_thinking.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Questions in one pass.", min=1)] = 8,
+) -> None:
+    """Answer a question, a file of them, or a person, in any language; a killed run over a file goes on."""
+    from .generate import run_generate
+
+    if (question is not None) + (file is not None) + interactive != 1:
+        raise typer.BadParameter("expected one of QUESTION, --file and --interactive")
+    if output is not None and file is None:
+        raise typer.BadParameter("got --output without --file; expected both, or neither")
+    source = (store, translator, critic, candidates)
+    template = {} if thinking is None else {"enable_thinking": thinking}
+    options = {"max_new_tokens": max_new_tokens} | ({} if sample else {"do_sample": False})
+    asked = (question, file, output, interactive, language)
+    try:
+        failed = run_generate(model, *asked, source, chat, template, batch_size, options, console)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def validate(
     paths: Annotated[
         list[Path],

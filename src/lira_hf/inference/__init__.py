@@ -1,8 +1,10 @@
 """Text to vectors: cached backbone features, candidates on demand, the embedder, folders of vectors, search."""
 
+from .answers import AnswerReport, AnswersError, QuestionRow, answer_file, read_questions
 from .candidates import CandidateSource, FoundCandidate, stored_critic
 from .embedder import LiraEmbedder, pad_candidates
 from .features import RoadFeatures
+from .generator import LiraGenerator, cut_at_stop
 from .inspection import RunEstimate, TokenizerReport, estimate_run, inspect_tokenizer, text_scripts
 from .precision import dequantize, quantize
 from .rows import check_rows, read_rows
@@ -13,11 +15,15 @@ from .workers import EmbedderPool, WorkerError
 
 
 __all__ = [
+    "AnswerReport",
+    "AnswersError",
     "CandidateSource",
     "EmbedReport",
     "EmbedderPool",
     "FoundCandidate",
     "LiraEmbedder",
+    "LiraGenerator",
+    "QuestionRow",
     "RoadFeatures",
     "RunEstimate",
     "SearchHit",
@@ -29,7 +35,9 @@ __all__ = [
     "VectorIndex",
     "VectorsError",
     "WorkerError",
+    "answer_file",
     "check_rows",
+    "cut_at_stop",
     "dequantize",
     "embed_rows",
     "encode_rows",
@@ -37,6 +45,7 @@ __all__ = [
     "inspect_tokenizer",
     "pad_candidates",
     "quantize",
+    "read_questions",
     "read_rows",
     "stored_critic",
     "text_scripts",

@@ -269,8 +269,9 @@ class LiraModel(LiraPreTrainedModel):
         return features.view(*anchor_ids.shape[:2], *features.shape[1:])
 
     def _encode(self, backbone: PreTrainedModel, ids, mask, pooling: str) -> torch.Tensor:
-        frozen = not any(p.requires_grad for p in backbone.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        # Asked in this order: looking through all weights costs more than a small encoder's pass.
+        graph = torch.is_grad_enabled() and any(p.requires_grad for p in backbone.parameters())
+        with torch.set_grad_enabled(graph):
             return encode_tokens(backbone, ids, mask, self.config.num_bins, pooling)
 
     @merge_with_config_defaults
