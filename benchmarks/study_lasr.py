@@ -21,7 +21,8 @@ import numpy as np
 from rich.console import Console
 from study_actor import train as train_actor
 
-from lira_hf.evaluation import RetrievalScores, dev_metrics, evaluate_embedder, paired_difference
+from lira_hf.data import BeirDataset
+from lira_hf.evaluation import RetrievalScores, dev_metrics, evaluate_retrieval, paired_difference
 from lira_hf.evaluation.controls import MIXTURES, RoadControls
 from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures
 from lira_hf.models import LiraModel, LiraProcessor
@@ -38,8 +39,18 @@ TRAINED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("LiRA, queue of 1,024", {}, {"queue_size": 1024}),
     ("LiRA, no queue, path gate", {"path_gate": True}, {"queue_size": 0}),
     ("LiRA, no queue, no path dropout", {}, {"queue_size": 0, "path_dropout": 0.0}),
+    ("LiRA, no queue, no map of the start", {"start_map": False}, {"queue_size": 0}),
 ]
+OWN = "test, own documents"
+BARE = ", no translation"
 Scores = list[RetrievalScores]
+
+
+def own_documents(split: BeirDataset) -> BeirDataset:
+    """A split over the documents that it judges alone, without those of the other sides."""
+    own = {key for judged in split.qrels.values() for key in judged}
+    corpus = {key: text for key, text in split.corpus.items() if key in own}
+    return BeirDataset(corpus, split.queries, split.qrels, split.document_languages)
 
 
 class Study:
@@ -47,14 +58,15 @@ class Study:
 
     def __init__(self, folder: Path, seeds: int):
         self.seeds = seeds
-        settings = QuickstartSettings(corpus="study", seeds=tuple(range(seeds)), num_candidates=6)
+        settings = QuickstartSettings(**json.loads((folder / "settings.json").read_text(encoding="utf-8")))
         self.run = Quickstart(folder, settings, progress=False, announce=Console().print)
         self.run.prepare()
         self.store = self.run.candidates().store
         self.unjudged = CandidateSource(self.store, num_candidates=6)
         self.splits = {side: self.run.split(side) for side in ("dev", "test")}
-        self.controls = {side: self._controls(side, self.unjudged) for side in self.splits}
         self.judged = {side: self._controls(side, self.run.candidates()) for side in self.splits}
+        self.splits[OWN] = own_documents(self.splits["test"])
+        self.controls = {side: self._controls(side, self.unjudged) for side in self.splits}
 
     def _controls(self, side: str, source: CandidateSource) -> RoadControls:
         queries = self.splits[side].queries.values()
@@ -110,43 +122,66 @@ class Study:
             LiraProcessor.from_pretrained(folder).save_pretrained(changed)
         return changed
 
-    def control_rows(self) -> tuple[dict[str, Scores], dict[str, Any]]:
-        """What needs no training."""
+    def chosen(self) -> dict[str, Any]:
+        """The controls' settings, by dev."""
         plain = MIXTURES[:3] + ("uniform",)
         mixture = max(plain, key=lambda name: self.controls["dev"].translated(name).mean())
         tuned, judged = self._tuned(self.controls["dev"], plain), self._tuned(self.judged["dev"], MIXTURES)
-        test, with_judge = self.controls["test"], self.judged["test"]
+        return {"mixture": mixture, "concat": tuned, "concat with the judge": judged}
+
+    def control_rows(self, side: str, chosen: dict[str, Any]) -> dict[str, Scores]:
+        """What needs no training."""
+        test = self.controls[side]
         rows = {
             "g alone": [test.source_alone()],
-            "translate, then h": [test.translated(mixture)],
-            "concat, equal": [test.concat(tuned[0], 0.5)],
-            "concat, tuned on dev": [test.concat(*tuned)],
-            "concat, equal, with the judge": [with_judge.concat(judged[0], 0.5)],
-            "concat, tuned on dev, with the judge": [with_judge.concat(*judged)],
+            "translate, then h": [test.translated(chosen["mixture"])],
+            "concat, equal": [test.concat(chosen["concat"][0], 0.5)],
+            "concat, tuned on dev": [test.concat(*chosen["concat"])],
         }
-        return rows, {"mixture": mixture, "concat": tuned, "concat with the judge": judged}
+        if side in self.judged:
+            mixture, weight = chosen["concat with the judge"]
+            rows["concat, equal, with the judge"] = [self.judged[side].concat(mixture, 0.5)]
+            rows["concat, tuned on dev, with the judge"] = [self.judged[side].concat(mixture, weight)]
+        return rows
 
-    def lira_rows(self, chosen: dict[str, Any], weight: float) -> tuple[dict[str, Scores], dict[str, float]]:
-        """Every trained line, and what it is without a translator."""
-        rows: dict[str, Scores] = {}
-        dev: dict[str, float] = {}
-        for number, (name, _, _) in enumerate(TRAINED):
-            found = [self.embedder(self.train(number, seed, weight)) for seed in range(self.seeds)]
-            dev[name] = float(np.mean([dev_metrics(one, self.splits["dev"])["ndcg@10"] for one in found]))
-            rows[name] = [evaluate_embedder(one, self.splits["test"]) for one in found]
-            rows[f"{name}, no translation"] = [
-                evaluate_embedder(one, self.splits["test"], translate=False) for one in found
-            ]
+    def evaluate(self, folder: Path, **options: Any) -> dict[str, RetrievalScores]:
+        """A checkpoint's scores by side, and without translation under `SIDE, no translation`."""
+        embedder = self.embedder(folder, **options)
+        # The sides share one English pool, which is embedded once; no translation concerns the queries alone.
+        pool = self.splits["test"].corpus
+        vectors = embedder.encode(list(pool.values()), "en", role="document")
+        place, found = {key: number for number, key in enumerate(pool)}, {}
+        for sides in (("dev",), ("test", OWN)):
+            queries = list(self.splits[sides[0]].queries.values())
+            texts, tags = [query.text for query in queries], [query.language for query in queries]
+            for ending, candidates in (("", None), (BARE, [[] for _ in texts])):
+                asked = embedder.encode(texts, tags, candidates=candidates, role="query")
+                for side in sides:
+                    split = self.splits[side]
+                    documents = vectors[[place[key] for key in split.corpus]]
+                    found[side + ending] = evaluate_retrieval(split, asked, documents)
+        return found
+
+    def lira_rows(self, weight: float) -> tuple[dict[str, dict[str, Scores]], dict[str, float], int]:
+        """Every trained line by pool; figures on dev; which line is LiRA by them."""
+        found = []
+        for number in range(len(TRAINED)):
+            found.append([self.evaluate(self.train(number, seed, weight)) for seed in range(self.seeds)])
+        dev = {line[0]: float(np.mean([one["dev"].mean() for one in found[n]])) for n, line in enumerate(TRAINED)}
         best = max((0, 1), key=lambda number: dev[TRAINED[number][0]])
-        name = TRAINED[best][0]
-        chosen["LiRA is"] = name
-        folders = [self.train(best, seed, weight) for seed in range(self.seeds)]
-        test = self.splits["test"]
-        starts = [self.embedder(self._start(seed, {}), path_weight=weight) for seed in range(self.seeds)]
-        rows["LiRA, untrained start"] = [evaluate_embedder(one, test) for one in starts]
-        rows[f"{LIRA}, with the judge"] = [evaluate_embedder(self.embedder(one, judge=True), test) for one in folders]
-        rows[f"{LIRA}, no translation"], rows[LIRA] = rows.pop(f"{name}, no translation"), rows.pop(name)
-        return rows, dev
+        starts = [self.evaluate(self._start(seed, {}), path_weight=weight) for seed in range(self.seeds)]
+        rows: dict[str, dict[str, Scores]] = {}
+        for pool in ("test", OWN):
+            rows[pool] = {"LiRA, untrained start": [one[pool] for one in starts]}
+            for number, (name, _, _) in enumerate(TRAINED):
+                # Over the own documents the main lines alone.
+                if number == best or pool == "test":
+                    for ending in (BARE, ""):
+                        shown_as = (LIRA if number == best else name) + ending
+                        rows[pool][shown_as] = [one[pool + ending] for one in found[number]]
+        judged = [self.evaluate(self.train(best, seed, weight), judge=True) for seed in range(self.seeds)]
+        rows["test"][f"{LIRA}, with the judge"] = [one["test"] for one in judged]
+        return rows, dev, best
 
 
 def report(rows: dict[str, Scores]) -> dict[str, Any]:
@@ -164,8 +199,8 @@ def report(rows: dict[str, Scores]) -> dict[str, Any]:
             "languages": {tag: float(np.mean([found[tag] for found in languages])) for tag in tags},
             "lira_minus_it": gains,
         }
-    without = rows[f"{LIRA}, no translation"]
-    table[f"{LIRA}, no translation"]["it_minus_g"] = {
+    without = rows[LIRA + BARE]
+    table[LIRA + BARE]["it_minus_g"] = {
         "mean": paired_difference(without, rows["g alone"])._asdict(),
         **{tag: paired_difference(without, rows["g alone"], language=tag)._asdict() for tag in tags},
     }
@@ -176,8 +211,25 @@ def shown(gain: dict[str, float]) -> str:
     return f"{100 * gain['difference']:+.1f} [{100 * gain['low']:.1f}, {100 * gain['high']:.1f}]"
 
 
+def table_of(table: dict[str, Any]) -> list[str]:
+    """The systems, and the gains by language."""
+    tags = list(table[LIRA]["languages"])
+    lines = ["| system | " + " | ".join(tags) + " | mean | LiRA minus it |", "|---|" + "---|" * (len(tags) + 2)]
+    for name, row in table.items():
+        cells = [f"{100 * row['languages'][tag]:.1f}" for tag in tags] + [f"{100 * row['test']:.1f}"]
+        gain = "" if row["lira_minus_it"] is None else shown(row["lira_minus_it"]["mean"])
+        lines.append("| " + " | ".join([f"**{name}**" if name == LIRA else name, *cells, gain]) + " |")
+    lines += ["", "By language, LiRA minus:", ""]
+    lines += ["| system | " + " | ".join(tags) + " |", "|---|" + "---|" * len(tags)]
+    for name in ("g alone", "translate, then h", "concat, equal", "concat, tuned on dev"):
+        lines.append(f"| {name} | " + " | ".join(shown(table[name]["lira_minus_it"][tag]) for tag in tags) + " |")
+    gains = table[LIRA + BARE]["it_minus_g"]
+    lines += ["", f"Without a translator, LiRA minus g: {shown(gains['mean'])}; by language "]
+    lines[-1] += ", ".join(f"{tag} {shown(gains[tag])}" for tag in tags) + "."
+    return lines
+
+
 def markdown(found: dict[str, Any]) -> str:
-    table, tags = found["systems"], list(found["systems"][LIRA]["languages"])
     lines = [
         "# LaSR on the study corpus",
         "",
@@ -188,25 +240,15 @@ def markdown(found: dict[str, Any]) -> str:
         + ", ".join(f"{name} {100 * value:.1f}" for name, value in found["dev"].items())
         + ".",
         "",
-        "| system | " + " | ".join(tags) + " | mean | LiRA minus it |",
-        "|---|" + "---|" * (len(tags) + 2),
-    ]
-    for name, row in table.items():
-        cells = [f"{100 * row['languages'][tag]:.1f}" for tag in tags] + [f"{100 * row['test']:.1f}"]
-        gain = "" if row["lira_minus_it"] is None else shown(row["lira_minus_it"]["mean"])
-        lines.append("| " + " | ".join([f"**{name}**" if name == LIRA else name, *cells, gain]) + " |")
-    lines += [
+        *table_of(found["systems"]),
         "",
-        "By language, LiRA minus:",
+        "## Over the test's own documents",
         "",
-        "| system | " + " | ".join(tags) + " |",
-        "|---|" + "---|" * len(tags),
+        f"The same checkpoints and settings over the {found['own documents']:,} documents of the test programs alone;",
+        "the pool above, over which the settings were chosen, has those of all sides.",
+        "",
+        *table_of(found["systems, own documents"]),
     ]
-    for name in ("g alone", "translate, then h", "concat, equal", "concat, tuned on dev"):
-        lines.append(f"| {name} | " + " | ".join(shown(table[name]["lira_minus_it"][tag]) for tag in tags) + " |")
-    gains = table[f"{LIRA}, no translation"]["it_minus_g"]
-    lines += ["", f"Without a translator, LiRA minus g: {shown(gains['mean'])}; by language "]
-    lines[-1] += ", ".join(f"{tag} {shown(gains[tag])}" for tag in tags) + "."
     return "\n".join(lines) + "\n"
 
 
@@ -223,15 +265,18 @@ def main() -> None:
         for number, seed in itertools.product(arguments.only, range(arguments.seeds)):
             study.train(number, seed, weight)
         return
-    rows, chosen = study.control_rows()
-    trained, dev = study.lira_rows(chosen, weight)
+    chosen = study.chosen()
+    trained, dev, best = study.lira_rows(weight)
+    chosen["LiRA is"] = TRAINED[best][0]
     queries, pool = len(study.splits["test"].queries), len(study.splits["test"].corpus)
     found = {
         "setting": f"({queries:,} queries, {pool:,} documents, K = 6, {arguments.seeds} seeds)",
         "chosen": chosen | {"path weight": weight},
         "dev": dev,
         "versions": {name: importlib.metadata.version(name) for name in ("lira-hf", "torch", "transformers")},
-        "systems": report(rows | trained),
+        "systems": report(study.control_rows("test", chosen) | trained["test"]),
+        "own documents": len(study.splits[OWN].corpus),
+        "systems, own documents": report(study.control_rows(OWN, chosen) | trained[OWN]),
     }
     here = Path(__file__).parent
     (here / "results" / "study_lasr.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -114,6 +114,31 @@ def test_an_age_limit_leaves_old_pairs_out(make_trainer, pair_rows):
     assert trainer.corr_queue.num_entries == 32
 
 
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_the_weighted_gradient_is_as_large_as_without_a_queue(make_trainer, pairs, pair_rows, source, alpha):
+    def found(copies: int, weighted: bool) -> tuple[float, torch.Tensor]:
+        trainer = make_trainer(
+            data=pair_rows, pearson_weight=alpha, start_weight=0.0, consistency_weight=0.0, path_dropout=0.0,
+            corr_queue_size=64, corr_max_age=2, **({} if weighted else {"corr_gradient_weight": False}),
+        )  # fmt: skip
+        batch, cosines = _batch(trainer), torch.from_numpy(_cosines(trainer, pairs[:8], source))
+        for _ in range(copies):
+            trainer.corr_queue.push(cosines, batch["gold"], batch["pair_ids"])
+        loss = trainer.compute_loss(trainer.model.eval(), batch)
+        loss.backward()
+        grads = [weight.grad.flatten() for weight in trainer.model.parameters() if weight.grad is not None]
+        return float(loss.detach()), torch.cat(grads)
+
+    # A queue that holds the batch's own pairs changes no mean and no deviation, so that nothing but the size differs;
+    # the fourth and fifth copy are too old to count.
+    alone, diluted, weighted = found(0, False), found(5, False), found(5, True)
+    assert alone[1].norm() > 1e-3
+    torch.testing.assert_close(diluted[1], alone[1] / 4, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(weighted[1], alone[1], rtol=1e-3, atol=1e-7)
+    assert weighted[0] == diluted[0]  # the value that is logged stays
+    assert torch.equal(found(0, True)[1], alone[1])
+
+
 @pytest.mark.parametrize("every", [0, 2])
 def test_a_refreshed_queue_holds_what_the_present_model_predicts(make_trainer, pairs, pair_rows, source, every):
     trainer = make_trainer(data=pair_rows, steps=4, learning_rate=3e-2, **PLAIN | {"corr_refresh": every})

@@ -104,8 +104,19 @@ def train(recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see exampl
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A LiRA checkpoint: folder or name.")],
-    data: Annotated[Path, typer.Argument(help="A BEIR folder whose queries carry their language.")],
-    split: Annotated[str, typer.Option(help="Name of the qrels.")] = "test",
+    data: Annotated[
+        Path | None, typer.Argument(help="A BEIR folder whose queries carry their language; not with --mteb.")
+    ] = None,
+    mteb: Annotated[
+        list[str] | None, typer.Option(metavar="TASK", help="A task of mteb instead of DATA; several are fine.")
+    ] = None,
+    language: Annotated[
+        list[str] | None,
+        typer.Option("--language", "-l", help="With --mteb: subsets in this language, or in it and English, alone."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Name of the qrels, 'test' by default; with --mteb the only split.")
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="Candidate store.")] = None,
     critic: Annotated[
         str | None, typer.Option(help="Critic whose scores are read, as NAME or NAME:FINGERPRINT.")
@@ -114,14 +125,25 @@ def evaluate(
         Path | None, typer.Option(help="Folder of a saved translator, for what the store lacks.")
     ] = None,
     features: Annotated[Path | None, typer.Option(help="Feature cache.")] = None,
-    candidates: Annotated[int, typer.Option(help="Most candidates per query.", min=1)] = 5,
+    candidates: Annotated[int, typer.Option(help="Most candidates per text.", min=1)] = 5,
+    output: Annotated[
+        Path | None, typer.Option(help="With --mteb: folder of mteb's result files; what it has isn't run again.")
+    ] = None,
     json_output: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
-    """nDCG@10 per language, and the means of recall@1 and MRR, with and without translation."""
-    from .evaluate import run_evaluate
+    """nDCG@10 per language, and the means of recall@1 and MRR, with and without translation; or tasks of mteb."""
+    from .evaluate import run_evaluate, run_mteb
 
+    source = (store, critic, translator, features, candidates)
     try:
-        run_evaluate(model, data, split, store, critic, translator, features, candidates, json_output, console)
+        if not mteb:
+            if language or output:
+                raise ValueError("got --language or --output without --mteb; expected a task; add --mteb TASK")
+            run_evaluate(model, data, split, *source, json_output, console)
+            return
+        if data is not None:
+            raise ValueError(f"got {data} and --mteb; expected one of the two; a task of mteb brings its own data")
+        run_mteb(model, mteb, language or [], split, *source, output, json_output, console)
     except _BAD_INPUT as error:
         raise _fail(error) from error
 
@@ -201,7 +223,7 @@ def search(
         Path | None, typer.Option("--output", "-o", help="With --vectors: write a JSON object a query here.")
     ] = None,
 ) -> None:
-    """Search an English corpus, or a folder of vectors, in any language."""
+    """Search a corpus, or a folder of vectors, in any language."""
     from .search import run_search, run_vector_search
 
     source, asked = (store, translator, critic, candidates), query or []

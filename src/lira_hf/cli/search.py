@@ -47,15 +47,20 @@ def run_search(
     k: int,
     console: Console,
 ) -> None:
-    """Embeds corpus and queries and prints the nearest documents of each query."""
+    """
+    Embeds corpus and queries and prints the nearest documents of each query. A document that names no language is in
+    the model's first anchor language.
+    """
     asked = [_parse(query) for query in queries]
-    documents = read_documents(corpus)
+    read = read_documents(corpus)
+    documents = read.corpus
     model, processor = load_checkpoint(model_name)
     source = make_source(*source_options)
     cache = RoadFeatures(model, processor, features)
     embedder = LiraEmbedder(model, processor, source, cache, progress=console.is_terminal)
     english = processor.anchor_languages[0]
-    index = SearchIndex(list(documents), embedder.encode(list(documents.values()), english, role="document"))
+    spoken = [read.document_languages.get(key, english) for key in documents]
+    index = SearchIndex(list(documents), embedder.encode(list(documents.values()), spoken, role="document"))
     vectors = embedder.encode([text for _, text in asked], [tag for tag, _ in asked], role="query")
     found = index.search(np.atleast_2d(vectors), k)
     rows = [TextRow(str(number), text, tag) for number, (tag, text) in enumerate(asked)]

@@ -106,12 +106,13 @@ def scan_beir(
     return found, problems
 
 
-def read_corpus_file(path: Path) -> dict[str, str]:
-    """Document id to text of one corpus.jsonl; raises a [`DataError`] with every problem."""
+def read_corpus_file(path: Path) -> BeirDataset:
+    """One corpus.jsonl, with the documents' languages, without queries; raises a [`DataError`] with every problem."""
     problems: list[DataProblem] = []
-    corpus = _read_corpus(path, problems)
+    found = BeirDataset()
+    found.corpus = _read_corpus(path, problems, found.document_languages)
     settle_problems(problems, "raise")
-    return corpus
+    return found
 
 
 def _read_corpus(path: Path, problems: list[DataProblem], languages: dict[str, str] | None = None) -> dict[str, str]:

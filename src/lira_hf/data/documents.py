@@ -3,21 +3,22 @@
 import os
 from pathlib import Path
 
-from .beir import read_corpus_file
+from .beir import BeirDataset, read_corpus_file
 from .files import read_lines
 
 
 __all__ = ["read_documents"]
 
 
-def read_documents(path: str | os.PathLike[str]) -> dict[str, str]:
+def read_documents(path: str | os.PathLike[str]) -> BeirDataset:
     """
     Args:
         path (`str` or `os.PathLike`): A folder with `corpus.jsonl`, a `.jsonl` file of the same form, or any other
             file with one document a line; blank lines are left out, and a line's number is its id.
 
     Returns:
-        `dict[str, str]`: Document id to text.
+        [`BeirDataset`]: `corpus`, and `document_languages` of those that name a language, as [`read_beir`] reads them;
+        lines of text name none. Without queries.
 
     Raises:
         FileNotFoundError: Where there is no such file.
@@ -32,9 +33,10 @@ def read_documents(path: str | os.PathLike[str]) -> dict[str, str]:
             "with a document a line; mend the path"
         )
     if file.suffix == ".jsonl":
-        documents = read_corpus_file(file)
+        found = read_corpus_file(file)
     else:
-        documents = {str(row): line.strip() for row, line in read_lines(file) if line.strip()}
-    if not documents:
+        found = BeirDataset()
+        found.corpus = {str(row): line.strip() for row, line in read_lines(file) if line.strip()}
+    if not found.corpus:
         raise ValueError(f"got {str(file)!r} without any document; expected at least one; check the file")
-    return documents
+    return found

@@ -53,7 +53,8 @@ class CorrelationLoss(nn.Module):
 
     Relations:
         `RetrievalLoss` for queries with relevant documents. Without a queue the batch must be large enough to
-        correlate; with one, Pearson was measured to be lower.
+        correlate. With one, a batch of B among n pairs has about B / n of the gradient that it has alone: where other
+        losses come to this one, multiply it by n / B (`num_pairs` over the batch), or they weigh the more.
 
     Example:
         >>> loss = CorrelationLoss(alpha=1.0)

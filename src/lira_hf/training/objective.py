@@ -151,7 +151,12 @@ class LasrObjective:
         found = self.correlation(predictions, truth, self.pairs, self.args.corr_max_age)
         if training and self.pairs is not None:
             self.pairs.push(predictions, truth, pair_ids)
-        return found.loss, {"pearson": found.pearson, "spearman": found.spearman, "pairs": found.num_pairs}
+        loss = found.loss
+        if self.args.corr_gradient_weight and len(predictions):
+            # Each pair has one n-th of the gradient, and the queue's have none: without this the batch's part shrinks
+            # as the queue grows, and the other losses weigh the more. The value of the loss stays.
+            loss = loss + (found.num_pairs / len(predictions) - 1) * (loss - loss.detach())
+        return loss, {"pearson": found.pearson, "spearman": found.spearman, "pairs": found.num_pairs}
 
     def refresh_due(self, inputs: dict[str, Tensor]) -> bool:
         """Whether the CorrQueue's predictions are to be renewed before this micro-batch of training."""
