@@ -19,6 +19,17 @@ def prefix_of(model, fused):
     return model.lira.soft_prefix(fused.last_hidden_state, fused.fusion_mask)
 
 
+def shares_of(model, fused):
+    """The multilingual road's share of each slot of a merged prefix."""
+    projector = model.lira.prefix_projector
+    if projector.kind == "linear":
+        facts = projector.norm(fused.last_hidden_state).unflatten(1, (2, 3)).mean(2).flatten(1)
+        return projector.gate_fc2(projector.activation(projector.gate_fc1(facts))).sigmoid().expand(-1, 3)
+    chances = projector.slot_logits(fused.last_hidden_state, model.get_input_embeddings()).softmax(-1)
+    entropy = -(chances * chances.log()).sum(-1).unflatten(1, (2, 3))
+    return (4.0 * (entropy[:, 1] - entropy[:, 0])).sigmoid().detach()
+
+
 def labels_of(*rows, slots=3, width=2):
     labels = torch.full((len(rows), slots, width), -100)
     for number, row in enumerate(rows):
@@ -34,9 +45,11 @@ def test_merged_slots_are_the_gates_mixture_of_both_roads(kind):
     prefix = prefix_of(model, fused)
     model.lira.prefix_projector.merged = False  # the same weights, road by road
     apart = prefix_of(model, fused).embeds.unflatten(1, (2, 3))
-    gate = prefix.gate[:, None, None]
+    share = shares_of(model, fused)
+    torch.testing.assert_close(prefix.gate, (share * prefix.mask).sum(-1) / prefix.mask.sum(-1))
+    gate = share.unsqueeze(-1)
     assert prefix.embeds.shape[1] == model.config.prefix_length == 3
-    assert float(gate.detach().std()) > 0  # another one for each text
+    assert float(gate.detach().std()) > 0  # another one for each text, or slot
     expected = (gate * apart[:, 0] + (1 - gate) * apart[:, 1]) * prefix.mask.unsqueeze(-1)
     torch.testing.assert_close(prefix.embeds, expected)
 
@@ -52,6 +65,18 @@ def test_an_untrained_gate_counts_both_roads_alike():
     parts = (tiny_lira.build("llama"), tiny_lira.encoder("bert"))
     model = tiny_lira.LiraForCausalLM.from_backbones(*parts, **tiny_lira.SIZES, prefix_roads="merged")
     assert prefix_of(model, fused_of(model)).gate.tolist() == [0.5] * 3
+
+
+def test_the_road_that_is_surer_of_a_slot_fills_it():
+    model = tiny_lira.causal(prefix_roads="merged", prefix_projection="vocab")
+    projector, embedding = model.lira.prefix_projector, model.get_input_embeddings()
+    table = embedding.weight.detach()
+    query = torch.zeros(1, 2, 2, table.shape[1])
+    query[0, 0, 0], query[0, 1, 1] = 1e4 * table[7], 1e4 * table[9]  # each road knows one slot and has no idea of one
+    blank, there = torch.full((1, 2, 2), -9.0), torch.ones(1, 2, dtype=torch.bool)
+    shares = projector._shares(None, query, blank, there, embedding).exp()
+    torch.testing.assert_close(shares[0, 0], torch.tensor([1.0, 0.0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(shares.sum(1), torch.ones(1, 2))
 
 
 @pytest.mark.parametrize(("gone", "share"), [("keep_anchor", 1.0), ("keep_source", 0.0)])
@@ -117,15 +142,15 @@ def test_the_vocabulary_loss_is_the_cross_entropy_of_either_road_and_of_their_mi
     projector, embedding = model.lira.prefix_projector, model.get_input_embeddings()
     found = model.reference_loss(labels, fused)
     chances = projector.slot_logits(fused.last_hidden_state, embedding).softmax(-1).unflatten(1, (2, 3))
-    gate = prefix_of(model, fused).gate
+    gate = shares_of(model, fused)
     normed = projector.norm(fused.last_hidden_state).unflatten(1, (2, 3))
     filled = fused.fusion_mask.bool().unflatten(1, (2, 3))
     blank = projector.blank(normed).squeeze(-1) + torch.where(filled, -1, 1) * projector.blank_logit
     blank = blank.sigmoid()
     tokens, blanks = {"roads": [], "both": []}, {"roads": [], "both": []}
     for row in (0, 1):  # the third has no reference
-        share = (gate[row], 1 - gate[row])
         for slot in range(3):
+            share = (gate[row, slot], 1 - gate[row, slot])
             wanted = [token for token in labels[row, slot].tolist() if token >= 0]
             said = [blank[row, road, slot] if not wanted else 1 - blank[row, road, slot] for road in (0, 1)]
             blanks["roads"] += [-one.log() for one in said]

@@ -94,8 +94,10 @@ class LiraConfig(PreTrainedConfig):
             Soft tokens in the prompt: `"both"`, 2S, those of g's bins before those of h's (paper), or `"merged"`, S,
             each a mixture of both roads' (ours).
         prefix_gate (`bool`, *optional*, defaults to `True`):
-            Where they are merged: weigh the roads per text, by what either reads and how sure it is of that (ours);
-            `False`: alike.
+            Where they are merged: weigh the roads (ours), in the kind "vocab" slot by slot, by how sure either is of
+            it; in the kind "linear" text by text, by a learned gate. `False`: alike.
+        gate_sharpness (`float`, *optional*, defaults to 4.0):
+            How much surer counts in the kind "vocab": log-odds of the roads per nat of entropy between them (ours).
         prefix_injection (`str`, *optional*, defaults to `"hook"`):
             `"hook"` puts the soft tokens where the base looks its tokens up, which every base understands.
             `"inputs_embeds"` hands the base ready embeddings in `forward`, for `torch.compile` and `torch.export`;
@@ -179,6 +181,7 @@ class LiraConfig(PreTrainedConfig):
     prefix_projection: Literal["linear", "vocab"] = "linear"
     prefix_roads: Literal["both", "merged"] = "both"
     prefix_gate: bool = True
+    gate_sharpness: float | int = 4.0
     prefix_injection: Literal["hook", "inputs_embeds"] = "hook"
     embedding_source: Literal["fusion", "language_model"] = "fusion"
     backbones_saved: bool = True

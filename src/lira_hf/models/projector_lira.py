@@ -14,15 +14,13 @@ from .modeling_arca import masked_mean
 
 __all__ = ["BLANK_LOGIT", "LiraPrefixProjector", "SoftPrefix", "embedding_width"]
 
-# Of either road: the mean entropy of its slots, and how many of them it expects to have wrong.
-_DOUBTS = 4
 # How sure an untrained projector is that a slot with a filled bin stands for something, and one without doesn't.
 BLANK_LOGIT = 4.0
 
 
 class SoftPrefix(NamedTuple):
     """`embeds` `(batch, slots, D)`, zero where `mask` `(batch, slots)`, long, is 0; `gate` `(batch,)`, the
-    multilingual road's share, where the roads are merged."""
+    multilingual road's mean share in them, where the roads are merged."""
 
     embeds: torch.Tensor
     mask: torch.Tensor
@@ -31,7 +29,7 @@ class SoftPrefix(NamedTuple):
 
 class _Reading(NamedTuple):
     """What either road reads: `query` `(batch, 2, slots, D)`, `blank` logits `(batch, 2, slots)`, which roads are
-    `present` `(batch, 2)`, and the log of their shares `(batch, 2)`, where they are merged."""
+    `present` `(batch, 2)`, and the log of their shares in each slot `(batch, 2, slots)`, where they are merged."""
 
     query: torch.Tensor
     blank: torch.Tensor
@@ -52,8 +50,10 @@ class LiraPrefixProjector(nn.Module):
     (ours).
 
     A slot may be blank, which masks it (ours): English need not have as many tokens as the text has. Untrained, those
-    are blank whose bin is empty. With `prefix_roads="merged"` slot i is a mixture of both roads' slot i, weighed by a
-    gate per text (ours), or alike where there is no gate.
+    are blank whose bin is empty. With `prefix_roads="merged"` slot i is a mixture of both roads' slot i (ours), alike
+    or weighed by a gate: of the vocabulary's kind by how sure either road is of the slot, softmax(-`gate_sharpness` x
+    entropy) over the roads, which nothing trains, as a gate that is trained trusts g on the rows that g has learned by
+    heart (measured); of the linear kind, which has no entropy, by an MLP over the text's fused tokens.
     """
 
     def __init__(self, config: LiraConfig, width: int):
@@ -68,8 +68,9 @@ class LiraPrefixProjector(nn.Module):
         self.blank.init_std = 0.0
         self.blank_logit = nn.Parameter(torch.empty(()))
         self.gate_fc1, self.gate_fc2, self.activation = None, None, ACT2FN[config.hidden_act]
-        if self.merged and config.prefix_gate:
-            facts = 2 * config.hidden_size + _DOUBTS
+        self.sharpness = config.gate_sharpness if config.prefix_gate else 0.0
+        if self.merged and config.prefix_gate and self.kind == "linear":
+            facts = 2 * config.hidden_size
             self.gate_fc1 = nn.Linear(facts, config.actor_hidden_size)
             self.gate_fc2 = nn.Linear(config.actor_hidden_size, 1)
             self.gate_fc1.init_std = facts**-0.5
@@ -101,8 +102,8 @@ class LiraPrefixProjector(nn.Module):
             soft, filled = soft.flatten(1, 2), filled.flatten(1, 2)
         else:
             shares = reading.shares.exp()
-            soft, filled = (shares[:, :, None, None] * soft).sum(1), (shares.unsqueeze(-1) * filled).sum(1)
-            gate = shares[:, 0]
+            soft, filled = (shares.unsqueeze(-1) * soft).sum(1), (shares * filled).sum(1)
+            gate = masked_mean(shares[:, 0].unsqueeze(-1), filled > 0.5).squeeze(-1)
         kept = filled > 0.5
         # Straight through: a loss of the base LM's tells how much a slot is wanted, by how long it wants it.
         return SoftPrefix(soft * (kept + filled - filled.detach()).unsqueeze(-1), kept.long(), gate)
@@ -135,7 +136,7 @@ class LiraPrefixProjector(nn.Module):
         loss = loss + _mean(-chosen, roads.unsqueeze(-1) & every.unsqueeze(1))
         if reading.shares is None or tokens_of_both is None:
             return loss
-        blanks_of_both = -torch.logsumexp(reading.shares.unsqueeze(-1) + chosen, dim=1)
+        blanks_of_both = -torch.logsumexp(reading.shares + chosen, dim=1)
         return 0.5 * loss + _mean(tokens_of_both, whole & filled) + _mean(blanks_of_both, whole & every)
 
     def slot_logits(self, tokens: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
@@ -171,26 +172,23 @@ class LiraPrefixProjector(nn.Module):
         return _Reading(query, blank, present, shares)
 
     def _shares(self, tokens, query, blank, present, embedding) -> torch.Tensor:
-        """Log of how much each road says, `(batch, 2)`; all is a road's that is there alone."""
-        gate = torch.zeros_like(blank[:, 0, 0])
-        if self.gate_fc1 is not None:
-            kept = blank < 0
-            facts = [masked_mean(tokens, torch.ones_like(kept)).flatten(1), self._doubts(query, kept, embedding)]
-            gate = self.gate_fc2(self.activation(self.gate_fc1(torch.cat(facts, -1)))).squeeze(-1)
-        shares = F.logsigmoid(torch.stack([gate, -gate], -1))
-        alone = torch.where(present, 0.0, torch.finfo(shares.dtype).min / 4)
-        return torch.where(present.all(-1, keepdim=True), shares, alone)
+        """Log of how much each road says in each slot, `(batch, 2, slots)`; all is a road's that is there alone."""
+        if self.gate_fc1 is not None and self.gate_fc2 is not None:
+            facts = masked_mean(tokens, torch.ones_like(blank, dtype=torch.bool)).flatten(1)
+            gate = self.gate_fc2(self.activation(self.gate_fc1(facts)))  # (batch, 1)
+            shares = F.logsigmoid(torch.stack([gate, -gate], dim=1)).expand_as(blank)
+        elif self.kind == "vocab" and self.sharpness:
+            shares = (-self.sharpness * self._entropy(query, embedding)).log_softmax(1)
+        else:
+            shares = torch.full_like(blank, 0.5).log()
+        alone = torch.where(present, 0.0, torch.finfo(shares.dtype).min / 4).unsqueeze(-1).expand_as(shares)
+        return torch.where(present.all(-1)[:, None, None], shares, alone)
 
     @torch.no_grad()
-    def _doubts(self, query: torch.Tensor, kept: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
-        """Of each road the mean entropy of its slots, and how many of them it expects to have wrong, `(batch, 4)`;
-        zero for a linear projection, which has no distribution."""
-        if self.kind != "vocab":
-            return query.new_zeros(len(query), _DOUBTS)
+    def _entropy(self, query: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
+        """Of what each road says in each slot, `(batch, 2, slots)`, in nats."""
         logs = self._logits(query, embedding).log_softmax(-1)
-        entropy = masked_mean(-(logs.exp() * logs).sum(-1, keepdim=True), kept).squeeze(-1)
-        wrong = ((1.0 - logs.amax(-1).exp()) * kept).sum(-1)
-        return torch.cat([entropy, wrong], -1)
+        return -(logs.exp() * logs).sum(-1)
 
     def _token_errors(
         self, reading: _Reading, embedding: nn.Module, labels: torch.Tensor
@@ -204,14 +202,14 @@ class LiraPrefixProjector(nn.Module):
             roads = -(chosen * known.unsqueeze(1)).sum(-1) / count.unsqueeze(1)
             if reading.shares is None:
                 return roads, None
-            both = torch.logsumexp(reading.shares[:, :, None, None] + chosen, dim=1)
+            both = torch.logsumexp(reading.shares.unsqueeze(-1) + chosen, dim=1)
             return roads, -(both * known).sum(-1) / count
         wanted = masked_mean(embedding(ids).to(reading.query), known)
         soft = self._soft(reading.query, embedding)
         roads = 1.0 - F.cosine_similarity(soft, wanted.unsqueeze(1), dim=-1)
         if reading.shares is None:
             return roads, None
-        return roads, 1.0 - F.cosine_similarity((reading.shares.exp()[:, :, None, None] * soft).sum(1), wanted, dim=-1)
+        return roads, 1.0 - F.cosine_similarity((reading.shares.exp().unsqueeze(-1) * soft).sum(1), wanted, dim=-1)
 
 
 def _mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
