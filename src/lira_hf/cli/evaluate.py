@@ -13,6 +13,7 @@ from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, store
 from lira_hf.translation import CandidateStore, load_translator
 
 from .checkpoint import load_checkpoint
+from .embed import make_source
 
 
 __all__ = ["run_evaluate", "run_mteb"]
@@ -34,7 +35,15 @@ def run_evaluate(
     if data is None:
         raise ValueError("got neither DATA nor --mteb; expected one of the two; name a BEIR folder, or a task of mteb")
     dataset = read_beir(data, split or "test")
-    embedder = _make_embedder(model_name, store, critic, translator, features, num_candidates, console.is_terminal)
+    model, processor = load_checkpoint(model_name)
+    held = None if store is None else CandidateStore(store, read_only=True)
+    if critic is not None and held is None:
+        raise ValueError(f"got --critic {critic} without --store; expected the store that has its scores; add --store")
+    judge = None if critic is None or held is None else stored_critic(held, *critic.split(":", 1))
+    asked = None if translator is None else load_translator(translator)
+    source = CandidateSource(held, asked, judge, num_candidates)
+    cache = RoadFeatures(model, processor, features)
+    embedder = LiraEmbedder(model, processor, source, cache, progress=console.is_terminal)
     rows = {"without translation": evaluate_embedder(embedder, dataset, translate=False)}
     if store is not None or translator is not None:
         rows["with translation"] = evaluate_embedder(embedder, dataset)
@@ -58,13 +67,20 @@ def run_mteb(
     json_output: Path | None,
     console: Console,
 ) -> None:
-    """Runs tasks of mteb on a checkpoint and prints their main score by subset."""
+    """
+    Runs tasks of mteb on a checkpoint and prints their main score by subset.
+
+    With a translator the store takes in what it answers: subsets share their texts, and so do both sides of a task.
+    """
     from lira_hf.integrations.mteb import LiraMtebEncoder, evaluate_tasks, find_tasks
 
     tasks = find_tasks(names, languages, split)
-    embedder = _make_embedder(model_name, store, critic, translator, features, num_candidates, console.is_terminal)
+    model, processor = load_checkpoint(model_name)
+    source = make_source(store, translator, critic, num_candidates)
+    cache = RoadFeatures(model, processor, features)
+    embedder = LiraEmbedder(model, processor, source, cache, progress=console.is_terminal)
     ways = {"without translation": False}
-    if store is not None or translator is not None:
+    if source is not None:
         ways["with translation"] = True
     results = {}
     for name, translate in ways.items():
@@ -74,25 +90,6 @@ def run_mteb(
     console.print(_mteb_table(scores, {task.metadata.name: task.metadata.main_score for task in tasks}))
     if json_output is not None:
         json_output.write_text(json.dumps(scores, indent=2, default=str), encoding="utf-8")
-
-
-def _make_embedder(
-    model_name: str,
-    store: Path | None,
-    critic: str | None,
-    translator: Path | None,
-    features: Path | None,
-    num_candidates: int,
-    progress: bool,
-) -> LiraEmbedder:
-    model, processor = load_checkpoint(model_name)
-    held = None if store is None else CandidateStore(store, read_only=True)
-    if critic is not None and held is None:
-        raise ValueError(f"got --critic {critic} without --store; expected the store that has its scores; add --store")
-    judge = None if critic is None or held is None else stored_critic(held, *critic.split(":", 1))
-    asked = None if translator is None else load_translator(translator)
-    source = CandidateSource(held, asked, judge, num_candidates)
-    return LiraEmbedder(model, processor, source, RoadFeatures(model, processor, features), progress=progress)
 
 
 def _mteb_table(scores: dict[str, dict[str, dict[str, Any]]], metrics: dict[str, str]) -> Table:

@@ -122,7 +122,8 @@ def evaluate(
         str | None, typer.Option(help="Critic whose scores are read, as NAME or NAME:FINGERPRINT.")
     ] = None,
     translator: Annotated[
-        Path | None, typer.Option(help="Folder of a saved translator, for what the store lacks.")
+        Path | None,
+        typer.Option(help="Folder of a saved translator, for what the store lacks; with --mteb the store keeps it."),
     ] = None,
     features: Annotated[Path | None, typer.Option(help="Feature cache.")] = None,
     candidates: Annotated[int, typer.Option(help="Most candidates per text.", min=1)] = 5,
