@@ -1,0 +1,37 @@
+"""The curves around the reasoning benchmark, on models of no use: what varies, what is kept, what is drawn."""
+
+import json
+
+import pytest
+from number_words import curves
+from test_number_words_reasoning import small_settings
+
+
+def test_each_curve_varies_what_it_says():
+    settings = small_settings()
+    few = list(curves.few_shot(settings))
+    assert [changed.data.pairs["ur"] for _, changed in few] == [x for x, _ in few] == list(curves.PAIRS)
+    assert all({**changed.data.pairs, "ur": 3} == settings.data.pairs for _, changed in few)
+    assert [changed.data.rate_number for _, changed in curves.noise(settings)] == list(curves.NOISE)
+    ways = [(changed.heads.answer_steps, changed.heads.lora_rank) for _, changed in curves.end_to_end(settings)]
+    assert ways == [(0, 0), (150, 0), (150, 8)]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_points_are_measured_once_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "PAIRS", (0, 3))
+    curves.main(["few-shot", "--output", str(tmp_path), "--processes", "0"], lambda _: None, small_settings())
+    found = json.loads((tmp_path / "few-shot.json").read_text())
+    assert [point["x"] for point in found] == [0, 3]
+    for point in found:
+        assert {"LiRA", "g only", "h only", "translate, best by critic"} <= point["test"].keys()
+        assert all(0 <= row["ur"] <= 1 for row in point["test"].values())
+    assert (tmp_path / "few-shot.png").stat().st_size > 5000
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a point was measured again")
+
+    monkeypatch.setattr(curves, "run", refuse)
+    again = curves.points("few-shot", small_settings(), tmp_path, processes=0)
+    assert again == found
