@@ -1,10 +1,16 @@
 """The curves around the reasoning benchmark, on models of no use: what varies, what is kept, what is drawn."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
-from number_words import curves
-from test_number_words_reasoning import small_settings
+
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+from number_words import curves  # noqa: E402
+from test_number_words_reasoning import small_settings  # noqa: E402
 
 
 def test_each_curve_varies_what_it_says():
