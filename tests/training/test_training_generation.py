@@ -109,7 +109,7 @@ def test_the_warm_up_reads_the_reference_without_a_pass_of_the_base(recipes, mon
         raise AssertionError("the base LM was run")
 
     monkeypatch.setattr("transformers.LlamaForCausalLM.forward", refuse)
-    few = {"max_steps": 200, "save_steps": 200, "eval_steps": 200, "learning_rate": 5e-3, "path_dropout": 0.2}
+    few = {"max_steps": 400, "save_steps": 400, "eval_steps": 400, "learning_rate": 5e-3, "path_dropout": 0.2}
     model, processor, metrics = train_recipe(recipes[1] | few, quiet=True)
     assert metrics["eval_loss"] < 1.5  # three tokens of nine words, unread: 2 x ln 9 and more
     batch = processor(
