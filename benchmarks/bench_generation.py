@@ -11,11 +11,9 @@ benchmarks/results/generation.json.
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from machine import machine_facts  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -178,24 +177,16 @@ def measure(shape: str, batch: int, length: int, tokens: int, rounds: int) -> di
 
 def facts(arguments: argparse.Namespace) -> dict[str, Any]:
     """The machine, and what was run on it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "text_tokens": TEXT,
-        "candidates": CANDIDATES,
-        "new_tokens": arguments.tokens,
-        "rounds": arguments.rounds,
-        "cpu": models[0] if models else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load_1min": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "lira_hf": __version__,
-        "threads": 1,
-    }
+    return machine_facts(
+        text_tokens=TEXT,
+        candidates=CANDIDATES,
+        new_tokens=arguments.tokens,
+        rounds=arguments.rounds,
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+        lira_hf=__version__,
+        threads=1,
+    )
 
 
 def main() -> None:

@@ -8,11 +8,9 @@ is between runs a moment apart. Writes benchmarks/results/losses.json.
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch  # noqa: E402
+from machine import machine_facts  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -231,23 +230,15 @@ def main() -> None:
     if arguments.rounds < 5:
         parser.error(f"--rounds is {arguments.rounds}; expected 5 or more; a median of fewer says little")
     torch.set_num_threads(1)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    facts = {
-        "batch": BATCH,
-        "dim": DIM,
-        "chunk_size": arguments.chunk_size,
-        "rounds": arguments.rounds,
-        "cpu": models[0] if models else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load_1min": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lira_hf": __version__,
-        "threads": 1,
-    }
+    facts = machine_facts(
+        batch=BATCH,
+        dim=DIM,
+        chunk_size=arguments.chunk_size,
+        rounds=arguments.rounds,
+        torch=torch.__version__,
+        lira_hf=__version__,
+        threads=1,
+    )
     results: dict[str, Any] = {"ranking": {}, "ranking_from_scores": {}, "spearman": {}}
     for entries in arguments.queues:
         results["ranking"][entries] = ranking(entries, arguments.chunk_size, arguments.rounds)

@@ -5,7 +5,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import platform
 import random
 import resource
 import sqlite3
@@ -13,12 +12,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from machine import machine_facts
 from rich.console import Console
 from rich.table import Table
 
@@ -215,23 +214,6 @@ def summary(times: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
-        "pyarrow": pa.__version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load_1min": os.getloadavg()[0],
-    }
-
-
 def to_parquet(path: Path, texts: int, candidates: int) -> None:
     """The same answers, sorted by nothing, as an export would be."""
     schema = pa.schema([("text", pa.string()), ("rank", pa.int64()), ("candidate", pa.string())])
@@ -260,7 +242,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.repeats < 5:
         parser.error(f"--repeats is {options.repeats}; expected 5 or more; a median of fewer says little")
-    result: dict[str, Any] = {"machine": machine(), "options": {k: v for k, v in vars(options).items() if k not in
+    facts = machine_facts(sqlite=sqlite3.sqlite_version, pyarrow=pa.__version__)
+    result: dict[str, Any] = {"machine": facts, "options": {k: v for k, v in vars(options).items() if k not in
                                                                 ("folder", "output")}}  # fmt: skip
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)

@@ -69,12 +69,10 @@ def test_an_untrained_gate_counts_both_roads_alike():
 
 def test_the_road_that_is_surer_of_a_slot_fills_it():
     model = tiny_lira.causal(prefix_roads="merged", prefix_projection="vocab")
-    projector, embedding = model.lira.prefix_projector, model.get_input_embeddings()
-    table = embedding.weight.detach()
-    query = torch.zeros(1, 2, 2, table.shape[1])
-    query[0, 0, 0], query[0, 1, 1] = 1e4 * table[7], 1e4 * table[9]  # each road knows one slot and has no idea of one
+    scores = torch.zeros(1, 2, 2, 99)
+    scores[0, 0, 0, 7] = scores[0, 1, 1, 9] = 30.0  # each road knows one slot and has no idea of the other
     blank, there = torch.full((1, 2, 2), -9.0), torch.ones(1, 2, dtype=torch.bool)
-    shares = projector._shares(None, query, blank, there, embedding).exp()
+    shares = model.lira.prefix_projector._shares(torch.zeros(1, 2, 2, 16), scores.log_softmax(-1), blank, there).exp()
     torch.testing.assert_close(shares[0, 0], torch.tensor([1.0, 0.0]), atol=1e-4, rtol=0)
     torch.testing.assert_close(shares.sum(1), torch.ones(1, 2))
 
@@ -167,16 +165,13 @@ def test_the_vocabulary_loss_is_the_cross_entropy_of_either_road_and_of_their_mi
 def test_the_linear_loss_is_the_angle_to_the_references_mean_embedding():
     model = tiny_lira.causal()
     fused, labels = fused_of(model), labels_of([[4], [7, 9]], [], [])
+    projector = model.lira.prefix_projector
     with torch.no_grad():
-        model.lira.prefix_projector.blank.weight.zero_()
-        model.lira.prefix_projector.blank.bias.zero_()
-        model.lira.prefix_projector.blank_logit.fill_(0.0)  # every slot blank or not by one half
-    soft = model.lira.prefix_projector._soft(
-        model.lira.prefix_projector._read(
-            fused.last_hidden_state, fused.fusion_mask, model.get_input_embeddings()
-        ).query,
-        model.get_input_embeddings(),
-    )
+        projector.blank.weight.zero_()
+        projector.blank.bias.fill_(-99.0)  # no slot is blank
+        soft = prefix_of(model, fused).embeds.unflatten(1, (2, 3))
+        projector.blank.bias.zero_()
+        projector.blank_logit.fill_(0.0)  # every slot blank or not by one half
     table = model.get_input_embeddings().weight
     wanted = torch.stack([table[4], (table[7] + table[9]) / 2])
     angles = 1 - torch.cosine_similarity(soft[0, :, :2], wanted, dim=-1)
@@ -220,6 +215,17 @@ def test_a_batch_without_any_reference_teaches_nothing_and_stops_nothing():
     assert loss.item() == 0
     with pytest.raises(ValueError, match=r"reference_slots has shape \(3, 4, 2\); expected \(batch, 3, tokens"):
         model.reference_loss(labels_of([], [], [], slots=4), fused_of(model))
+
+
+@pytest.mark.parametrize("roads", ["both", "merged"])
+def test_a_kept_slot_is_exactly_what_was_read_in_every_precision(roads):
+    model = tiny_lira.causal(prefix_roads=roads, prefix_gate=False).to(torch.bfloat16)
+    fused, projector = fused_of(model), model.lira.prefix_projector
+    prefix = prefix_of(model, fused)
+    soft = projector._read(fused.last_hidden_state, fused.fusion_mask, model.get_input_embeddings()).soft
+    soft = soft.flatten(1, 2) if roads == "both" else (torch.tensor(0.5).log().bfloat16().exp() * soft).sum(1)
+    kept = prefix.mask.bool()
+    assert torch.equal(prefix.embeds[kept], soft[kept])
 
 
 def test_roads_alone_are_given_beside_the_prefix():

@@ -135,6 +135,32 @@ def test_lora_on_the_base_is_trained_and_merged(recipes):
         assert torch.equal(weight, model.state_dict()[name])
 
 
+@pytest.mark.parametrize("stage", ["reference", "answer", "lora"])
+def test_a_run_that_stopped_goes_on_to_the_same_weights(recipes, stage, monkeypatch):
+    train_recipe(recipes[0], quiet=True)
+    recipe = recipes[1]
+    if stage != "reference":
+        train_recipe(recipe, quiet=True)
+        recipe = recipes[2] | ({"lora_rank": 2, "learning_rate": 1e-2} if stage == "lora" else {})
+    whole, _, _ = train_recipe(recipe | {"output_dir": "whole"}, quiet=True)
+    halted, calls = recipe | {"output_dir": "halted"}, []
+    loss = GenerationObjective.__call__
+
+    def stop(self, model, inputs):
+        calls.append(model.training)
+        if sum(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(self, model, inputs)
+
+    monkeypatch.setattr(GenerationObjective, "__call__", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(halted, quiet=True)
+    monkeypatch.setattr(GenerationObjective, "__call__", loss)
+    again, _, _ = train_recipe(halted, quiet=True)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+
+
 @pytest.fixture
 def batch_of_two(tmp_path):
     """A model, and a batch of two rows with both roads."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .files import broken_bytes
 from .languages import normalize_language
-from .problems import DataProblem, OnError, settle_problems, shorten
+from .problems import DataProblem, OnError, rows_of_split, settle_problems, shorten
 from .similarity import scan_table, table_columns
 
 
@@ -88,16 +88,7 @@ def read_chat(
     """
     conversations, problems = scan_chat(path)
     settle_problems(problems, on_error)
-    if split is None:
-        return conversations
-    kept = [item for item in conversations if item.split == split]
-    if not kept:
-        there = sorted({item.split for item in conversations if item.split is not None})
-        raise ValueError(
-            f"got split={split!r} and no such row in {os.fspath(path)}; expected one of the splits {there}; name one, "
-            "or leave it out to read all rows."
-        )
-    return kept
+    return conversations if split is None else rows_of_split(conversations, split, os.fspath(path))
 
 
 def scan_chat(path: str | os.PathLike[str]) -> tuple[list[Conversation], list[DataProblem]]:

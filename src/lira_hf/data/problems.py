@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 
-__all__ = ["DataError", "DataProblem", "OnError", "settle_problems", "shorten"]
+__all__ = ["DataError", "DataProblem", "OnError", "rows_of_split", "settle_problems", "shorten"]
 
 OnError = Literal["raise", "skip"]
 
@@ -97,3 +97,23 @@ def _summary(problems: Sequence[DataProblem], prefix: str = "") -> str:
     if count > _SHOWN_PROBLEMS:
         lines.append(f"  ... and {count - _SHOWN_PROBLEMS} more (all in `DataError.problems`).")
     return "\n".join(lines)
+
+
+class _WithSplit(Protocol):
+    @property
+    def split(self) -> str | None: ...
+
+
+_Row = TypeVar("_Row", bound=_WithSplit)
+
+
+def rows_of_split(rows: Sequence[_Row], split: str, name: str) -> list[_Row]:
+    """Those rows of the file `name` that are of a split; a `ValueError` with the splits there are where none is."""
+    kept = [row for row in rows if row.split == split]
+    if not kept:
+        there = sorted({row.split for row in rows if row.split is not None})
+        raise ValueError(
+            f"got split={split!r} and no such row in {name}; expected one of the splits {there}; name one, or leave "
+            "it out to read all rows."
+        )
+    return kept

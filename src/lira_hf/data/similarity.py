@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .files import broken_bytes, read_lines, replace_files
 from .languages import normalize_language
-from .problems import DataError, DataProblem, OnError, settle_problems, shorten
+from .problems import DataError, DataProblem, OnError, rows_of_split, settle_problems, shorten
 
 
 __all__ = ["TABLE_SUFFIXES", "SimilarityPair", "read_sts", "scan_sts", "scan_table", "table_columns", "write_sts"]
@@ -112,18 +112,7 @@ def read_sts(
     columns = _columns((text1_column, text2_column, score_column), optional)
     pairs, problems = _scan(Path(path), columns, tag)
     settle_problems(problems, on_error)
-    return pairs if split is None else _of_split(pairs, split, os.fspath(path))
-
-
-def _of_split(pairs: list[SimilarityPair], split: str, name: str) -> list[SimilarityPair]:
-    kept = [pair for pair in pairs if pair.split == split]
-    if not kept:
-        there = sorted({pair.split for pair in pairs if pair.split is not None})
-        raise ValueError(
-            f"got split={split!r} and no such row in {name}; expected one of the splits {there}; name one, or leave "
-            "it out to read all rows."
-        )
-    return kept
+    return pairs if split is None else rows_of_split(pairs, split, os.fspath(path))
 
 
 def scan_sts(path: str | os.PathLike[str]) -> tuple[list[SimilarityPair], list[DataProblem]]:

@@ -220,7 +220,7 @@ class LiraConfig(PreTrainedConfig):
     @property
     def prefix_length(self) -> int:
         """Soft tokens in the base LM's prompt: the S bins of either road, or of both merged."""
-        return self.num_bins if self.prefix_roads == "merged" else 2 * self.num_bins
+        return prefix_slots(self.num_bins, self.prefix_roads)
 
     @property
     def vocab_size(self) -> int | None:
@@ -299,6 +299,11 @@ def _known_or_plain(config: dict | PreTrainedConfig | None) -> dict | PreTrained
         return config
     kind = type("PlainConfig", (PreTrainedConfig,), {"model_type": config["model_type"]})
     return kind(**{name: value for name, value in config.items() if name != "model_type"})
+
+
+def prefix_slots(num_bins: int, prefix_roads: str) -> int:
+    """Soft tokens of a prefix of `num_bins` bins a road."""
+    return num_bins if prefix_roads == "merged" else 2 * num_bins
 
 
 def hidden_size(config: Any, name: str) -> int:

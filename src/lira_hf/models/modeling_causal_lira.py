@@ -409,11 +409,7 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
         }
         as_dict = self.config.return_dict if return_dict is None else return_dict
         if reference_slots is not None and input_ids is None:
-            fused, _ = self.fuse_roads(language_ids, **{k: v for k, v in roads.items() if v is not None})
-            loss = self.reference_loss(reference_slots, fused)
-            alone = LiraCausalLMOutput(
-                loss=loss, similarity=fused.similarity, policy=fused.policy, reference_loss=loss.detach()
-            )
+            alone = self._warm_up(reference_slots, language_ids, **roads)
             return alone if as_dict else alone.to_tuple()
         past, embedded = past_length(past_key_values), inputs_embeds is not None
         prefix = self.find_prefix(
@@ -448,6 +444,16 @@ class LiraForCausalLM(LiraWithBase, LiraGenerationMixin):
             **prefix,
         )
         return result if as_dict else result.to_tuple()
+
+    def _warm_up(
+        self, reference_slots: torch.Tensor, language_ids: torch.Tensor | None, **roads: torch.Tensor | None
+    ) -> LiraCausalLMOutput:
+        """The reference's loss alone, without a pass of the base LM."""
+        fused, _ = self.fuse_roads(language_ids, **{k: v for k, v in roads.items() if v is not None})
+        loss = self.reference_loss(reference_slots, fused)
+        return LiraCausalLMOutput(
+            loss=loss, similarity=fused.similarity, policy=fused.policy, reference_loss=loss.detach()
+        )
 
     def _loss(
         self,

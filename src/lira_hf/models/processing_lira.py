@@ -8,7 +8,7 @@ import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from .chat_lira import LiraChatMixin
-from .configuration_lira import LiraConfig
+from .configuration_lira import LiraConfig, prefix_slots
 from .prompt_lira import (
     PREFIX_TOKEN,
     add_prefix_token,
@@ -23,6 +23,7 @@ from .traits_lira import candidate_traits, trait_tensor
 
 __all__ = ["LiraProcessor", "clean_text"]
 
+_DEFAULT_SLOTS = prefix_slots(LiraConfig.num_bins, LiraConfig.prefix_roads)
 _LONGEST_TEXT = 200_000  # characters; any backbone's window is far shorter, and tokenizers are linear or worse
 
 
@@ -132,7 +133,7 @@ class LiraProcessor(LiraChatMixin):
         prompts = load_tokenizer(base)
         if prompts is source or prompts is english:
             prompts = copy.deepcopy(prompts)  # the placeholder and the padding side are the base LM's alone
-        processor = cls(prompts, source, english, **{"prefix_length": 2 * LiraConfig.num_bins} | kwargs)
+        processor = cls(prompts, source, english, **{"prefix_length": _DEFAULT_SLOTS} | kwargs)
         wanted = None if config is None else config.prefix_token_id
         if wanted is not None and wanted != processor.prefix_token_id:
             raise ValueError(
@@ -223,17 +224,7 @@ class LiraProcessor(LiraChatMixin):
             for source, given, tag in zip(texts, candidates, tags, strict=True)
         ]
         data = self.tokenize_road(self.add_prompt(texts, role), "source", **kwargs)
-        width = max((len(row) for row in candidates), default=0)
-        if width:
-            flat = [text for row in candidates for text in row + [""] * (width - len(row))]
-            anchors = self.tokenize_road(flat, "anchor", **kwargs)
-            data.update({name: tensor.view(len(texts), width, -1) for name, tensor in anchors.items()})
-            traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
-            data["anchor_traits"] = trait_tensor(traits, _as_kinds(text, kinds), self.candidate_kinds)
-        if scores is not None:
-            table = _score_tensor(scores, candidates, width)
-            if width:
-                data["anchor_scores"] = table
+        data |= self._candidates(texts, candidates, scores, _as_kinds(text, kinds), **kwargs)
         if languages is not None:
             data["language_ids"] = torch.tensor(self.language_ids(tags))
         if references is not None:
@@ -246,6 +237,23 @@ class LiraProcessor(LiraChatMixin):
                 "that of a generation checkpoint; give from_backbones a base"
             )
         return BatchFeature(data)
+
+    def _candidates(
+        self, texts: list[str], candidates: list[list[str]], scores: Any, kinds: Any, **kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        """`anchor_ids`, `anchor_mask`, `anchor_traits` and with scores `anchor_scores`; nothing where no text has any
+        candidate."""
+        width = max((len(row) for row in candidates), default=0)
+        # Before anything is left out: scores without their candidates are refused.
+        table = None if scores is None else _score_tensor(scores, candidates, width)
+        if not width:
+            return {}
+        flat = [text for row in candidates for text in row + [""] * (width - len(row))]
+        anchors = self.tokenize_road(flat, "anchor", **kwargs)
+        data = {name: tensor.view(len(texts), width, -1) for name, tensor in anchors.items()}
+        traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
+        data["anchor_traits"] = trait_tensor(traits, kinds, self.candidate_kinds)
+        return data if table is None else data | {"anchor_scores": table}
 
     def tokenize_prompts(
         self, texts: Sequence[str], prompts: Any = None, choices: Any = None

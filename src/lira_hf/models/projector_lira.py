@@ -28,10 +28,12 @@ class SoftPrefix(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """What either road reads: `query` `(batch, 2, slots, D)`, `blank` logits `(batch, 2, slots)`, which roads are
+    """What either road reads: `soft` tokens `(batch, 2, slots, D)`, of the vocabulary's kind the log-probabilities
+    `logs` `(batch, 2, slots, vocabulary)` that they are made of, `blank` logits `(batch, 2, slots)`, which roads are
     `present` `(batch, 2)`, and the log of their shares in each slot `(batch, 2, slots)`, where they are merged."""
 
-    query: torch.Tensor
+    soft: torch.Tensor
+    logs: torch.Tensor | None
     blank: torch.Tensor
     present: torch.Tensor
     shares: torch.Tensor | None
@@ -95,9 +97,8 @@ class LiraPrefixProjector(nn.Module):
             [`SoftPrefix`]: Of `2 x bins` slots, or of `bins` where the roads are merged.
         """
         reading = self._read(tokens, mask, embedding)
-        soft = self._soft(reading.query, embedding)
+        soft, gate = reading.soft, None
         filled = (-reading.blank).sigmoid() * reading.present.unsqueeze(-1)
-        gate = None
         if reading.shares is None:
             soft, filled = soft.flatten(1, 2), filled.flatten(1, 2)
         else:
@@ -105,8 +106,9 @@ class LiraPrefixProjector(nn.Module):
             soft, filled = (shares.unsqueeze(-1) * soft).sum(1), (shares * filled).sum(1)
             gate = masked_mean(shares[:, 0].unsqueeze(-1), filled > 0.5).squeeze(-1)
         kept = filled > 0.5
-        # Straight through: a loss of the base LM's tells how much a slot is wanted, by how long it wants it.
-        return SoftPrefix(soft * (kept + filled - filled.detach()).unsqueeze(-1), kept.long(), gate)
+        # Straight through: a loss of the base LM's tells how much a slot is wanted, by how long it wants it. Summed in
+        # this order the factor is exactly 1, in bfloat16 too.
+        return SoftPrefix(soft * (kept + (filled - filled.detach())).unsqueeze(-1), kept.long(), gate)
 
     def loss(
         self, tokens: torch.Tensor, mask: torch.Tensor, embedding: nn.Module, labels: torch.Tensor
@@ -150,66 +152,63 @@ class LiraPrefixProjector(nn.Module):
         Returns:
             `torch.Tensor` of shape `(..., vocabulary)`.
         """
-        return self._logits(self.projection(self.norm(tokens)), embedding)
-
-    @staticmethod
-    def _logits(query: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
-        return query @ embedding.weight.to(query.dtype).T
-
-    def _soft(self, query: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
-        if self.kind == "vocab":
-            weights = self._logits(query, embedding).softmax(-1)
-            return weights @ embedding.weight.to(weights.dtype) * _output_scale(embedding)
-        # The root of the width makes the scale a length.
-        return query * (self.scale / query.shape[-1] ** 0.5)
+        return _logits(self.projection(self.norm(tokens)), embedding)
 
     def _read(self, tokens: torch.Tensor, mask: torch.Tensor, embedding: nn.Module) -> _Reading:
         normed = self.norm(tokens).unflatten(1, (2, -1))
         filled = mask.bool().unflatten(1, (2, -1))
-        query, present = self.projection(normed), filled.any(-1)
+        query, logs, present = self.projection(normed), None, filled.any(-1)
+        if self.kind == "vocab":
+            # Once: of a real vocabulary this is the largest tensor here.
+            logs = _logits(query, embedding).log_softmax(-1)
+            soft = logs.exp() @ embedding.weight.to(logs.dtype) * _output_scale(embedding)
+        else:
+            soft = query * (self.scale / query.shape[-1] ** 0.5)  # the root of the width makes the scale a length
         blank = self.blank(normed).squeeze(-1) + torch.where(filled, -self.blank_logit, self.blank_logit)
-        shares = self._shares(normed, query, blank, present, embedding) if self.merged else None
-        return _Reading(query, blank, present, shares)
+        shares = self._shares(normed, logs, blank, present) if self.merged else None
+        return _Reading(soft, logs, blank, present, shares)
 
-    def _shares(self, tokens, query, blank, present, embedding) -> torch.Tensor:
+    def _shares(
+        self, tokens: torch.Tensor, logs: torch.Tensor | None, blank: torch.Tensor, present: torch.Tensor
+    ) -> torch.Tensor:
         """Log of how much each road says in each slot, `(batch, 2, slots)`; all is a road's that is there alone."""
         if self.gate_fc1 is not None and self.gate_fc2 is not None:
             facts = masked_mean(tokens, torch.ones_like(blank, dtype=torch.bool)).flatten(1)
             gate = self.gate_fc2(self.activation(self.gate_fc1(facts)))  # (batch, 1)
             shares = F.logsigmoid(torch.stack([gate, -gate], dim=1)).expand_as(blank)
-        elif self.kind == "vocab" and self.sharpness:
-            shares = (-self.sharpness * self._entropy(query, embedding)).log_softmax(1)
+        elif logs is not None and self.sharpness:
+            with torch.no_grad():  # nothing trains it
+                shares = (self.sharpness * (logs.exp() * logs).sum(-1)).log_softmax(1)
         else:
             shares = torch.full_like(blank, 0.5).log()
-        alone = torch.where(present, 0.0, torch.finfo(shares.dtype).min / 4).unsqueeze(-1).expand_as(shares)
+        alone = torch.zeros_like(shares).masked_fill(~present.unsqueeze(-1), torch.finfo(shares.dtype).min / 4)
         return torch.where(present.all(-1)[:, None, None], shares, alone)
-
-    @torch.no_grad()
-    def _entropy(self, query: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
-        """Of what each road says in each slot, `(batch, 2, slots)`, in nats."""
-        logs = self._logits(query, embedding).log_softmax(-1)
-        return -(logs.exp() * logs).sum(-1)
 
     def _token_errors(
         self, reading: _Reading, embedding: nn.Module, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Error of each slot of each road, `(batch, 2, slots)`, and of both together, `(batch, slots)`."""
         known, ids = labels != -100, labels.clamp(min=0)
-        if self.kind == "vocab":
-            logs = self._logits(reading.query, embedding).log_softmax(-1)
-            chosen = logs.gather(-1, ids.unsqueeze(1).expand(-1, 2, -1, -1))  # (batch, 2, slots, tokens of a slot)
+        if reading.logs is not None:
+            chosen = reading.logs.gather(
+                -1, ids.unsqueeze(1).expand(-1, 2, -1, -1)
+            )  # (batch, 2, slots, tokens of a slot)
             count = known.sum(-1).clamp(min=1)
             roads = -(chosen * known.unsqueeze(1)).sum(-1) / count.unsqueeze(1)
             if reading.shares is None:
                 return roads, None
             both = torch.logsumexp(reading.shares.unsqueeze(-1) + chosen, dim=1)
             return roads, -(both * known).sum(-1) / count
-        wanted = masked_mean(embedding(ids).to(reading.query), known)
-        soft = self._soft(reading.query, embedding)
+        soft = reading.soft
+        wanted = masked_mean(embedding(ids).to(soft), known)
         roads = 1.0 - F.cosine_similarity(soft, wanted.unsqueeze(1), dim=-1)
         if reading.shares is None:
             return roads, None
         return roads, 1.0 - F.cosine_similarity((reading.shares.exp().unsqueeze(-1) * soft).sum(1), wanted, dim=-1)
+
+
+def _logits(query: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
+    return query @ embedding.weight.to(query.dtype).T
 
 
 def _mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

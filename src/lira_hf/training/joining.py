@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from lira_hf.models import LiraConfig, LiraForCausalLM, LiraModel, LiraProcessor
+from lira_hf.models.configuration_lira import prefix_slots
 
 from .arguments import ModelArguments
 
@@ -56,7 +57,7 @@ def row_processor(arguments: ModelArguments) -> LiraProcessor:
         source, anchor, max_length = known.source_tokenizer, known.anchor_tokenizer, known.max_text_length
         config = LiraConfig.from_pretrained(arguments.model)
     bins, roads = (arguments.config.get(name, getattr(config, name)) for name in ("num_bins", "prefix_roads"))
-    options = {"prefix_length": bins if roads == "merged" else 2 * bins, "max_text_length": max_length}
+    options = {"prefix_length": prefix_slots(bins, roads), "max_text_length": max_length}
     if arguments.base is None:
         raise ValueError(
             f"got encoder={arguments.encoder!r} and no base; expected the base LM that generation trains a soft "

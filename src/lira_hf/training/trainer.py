@@ -103,7 +103,6 @@ class LiraTrainer(Trainer):
         # Set before the optimizer and before any wrapping: DDP trips over trainable weights without a gradient.
         lasr = args.stage == "lasr"
         model.freeze(arca=lasr and not args.train_arca, lasr=not lasr)
-        self.core = model.base_model
         super().__init__(model=model, args=args, **kwargs)
         self.evaluator = evaluator
         self.loss_is_scaled_for_ga = False
@@ -160,7 +159,7 @@ class LiraTrainer(Trainer):
         rate = self.args.actor_learning_rate
         if rate is None or any("actor" in group for group in optimizer.param_groups):
             return optimizer
-        actor = {id(weight) for weight in self.core.arca.actor.parameters()}
+        actor = {id(weight) for weight in self.model.base_model.arca.actor.parameters()}
         for group in list(optimizer.param_groups):
             own = [weight for weight in group["params"] if id(weight) in actor]
             group["params"] = [weight for weight in group["params"] if id(weight) not in actor]
