@@ -23,6 +23,7 @@ os.environ.update(
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from made_up_words import WORDS, foreign  # noqa: E402
 
 
 _DEPRECATION = re.compile(r"deprecat|will be removed in", re.IGNORECASE)
@@ -47,13 +48,7 @@ def hear_deprecations():
     _LOGGER.setLevel(logging.WARNING)
 
 
-WORDS = ["red", "green", "blue", "river", "house", "mountain", "open", "close", "print", "file", "window", "moon"]
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "actor_hidden_size": 8, "num_bins": 2}
-
-
-def foreign(text: str, language: str) -> str:
-    """A made-up translation: each word backwards, with the language's ending."""
-    return " ".join(word[::-1] + language[0] for word in text.split())
 
 
 @pytest.fixture(scope="session")

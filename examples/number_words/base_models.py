@@ -34,6 +34,7 @@ __all__ = [
     "BaseSettings",
     "EncoderSettings",
     "answer_text",
+    "cache_folder",
     "cached",
     "english_words",
     "parse_equation",
@@ -139,17 +140,23 @@ def parse_equation(text: str) -> int | None:
     return int(re.sub(r"\s", "", found.group())) if found and "=" in text else None
 
 
+def cache_folder(settings: BaseSettings | EncoderSettings, root: Path) -> Path:
+    """Where [`cached`] keeps the model of these settings; a hash of all of it names the folder."""
+    told = json.dumps(asdict(settings), sort_keys=True)
+    name = "lm" if isinstance(settings, BaseSettings) else "encoder"
+    return root / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
 def cached(settings: BaseSettings | EncoderSettings, root: Path) -> Path:
     """
     The folder with the model and the tokenizer of these settings, trained where it isn't there yet.
 
     Args:
-        settings (`BaseSettings` or `EncoderSettings`): what is trained; a hash of all of it names the folder.
+        settings (`BaseSettings` or `EncoderSettings`): what is trained.
         root (`Path`): where the folders lie.
     """
-    name, train = ("lm", _train_base) if isinstance(settings, BaseSettings) else ("encoder", _train_encoder)
-    told = json.dumps(asdict(settings), sort_keys=True)
-    folder = root / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    train = _train_base if isinstance(settings, BaseSettings) else _train_encoder
+    folder = cache_folder(settings, root)
     if not (folder / "training.json").is_file():
         unfinished = folder.with_name(f"{folder.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -35,9 +35,17 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from lira_hf import LiraModel, LiraProcessor
 from lira_hf.evaluation import RetrievalScores, paired_difference
 from lira_hf.inference import RoadFeatures
-from number_words.base_models import BaseSettings, EncoderSettings, cached
+from number_words.base_models import BaseSettings, EncoderSettings, cache_folder, cached
 from number_words.reasoning_data import DataSettings, Item, read_items, write_data
-from number_words.reasoning_systems import CONTROLS, SYSTEMS, HeadSettings, Places, controls, run_system
+from number_words.reasoning_systems import (
+    CONTROLS,
+    SYSTEMS,
+    HeadSettings,
+    Places,
+    controls,
+    run_system,
+    train_arca,
+)
 from number_words.scoring import mean_by_language
 
 
@@ -85,13 +93,17 @@ def run(
     output.mkdir(parents=True, exist_ok=True)
     chosen = list(systems or SHOWN)
     with _pool(processes) as pool:
-        made = [pool.submit(cached, part, output) for part in (settings.base, settings.encoder)]
+        # The base LM takes longest, and nothing of stage 1 waits for it.
+        made = pool.submit(cached, settings.base, output)
         data = pool.submit(write_data, settings.data, output)
-        base, encoder = (one.result() for one in made)
+        base, encoder = cache_folder(settings.base, output), pool.submit(cached, settings.encoder, output).result()
         told = json.dumps([asdict(settings), base.name, encoder.name], sort_keys=True)
         runs = output / f"runs-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
         places = Places(base, encoder, data.result(), output / "features", runs)
         pool.submit(_fill_features, places, settings.heads).result()
+        first = [pool.submit(_train_arca, seed, chosen, places, settings.heads) for seed in seeds]
+        for one in (*first, made):
+            one.result()
         prepared = time.time() - started
         asked = pool.submit(_controls, places)
         trained = [(seed, pool.submit(_run_seed, seed, chosen, places, settings.heads)) for seed in seeds]
@@ -149,6 +161,11 @@ def _controls(places: Places) -> dict[str, dict[str, list[bool]]]:
     model = LlamaForCausalLM.from_pretrained(places.base).eval()
     tokenizer = AutoTokenizer.from_pretrained(places.base)
     return {split: controls(model, tokenizer, read_items(places.data, split)) for split in ("dev", "test")}
+
+
+def _train_arca(seed: int, systems: Sequence[str], places: Places, heads: HeadSettings) -> None:
+    for name in systems:
+        train_arca(name, seed, places, heads)
 
 
 def _run_seed(seed: int, systems: Sequence[str], places: Places, heads: HeadSettings) -> dict[str, dict[str, Any]]:

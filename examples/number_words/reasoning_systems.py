@@ -21,7 +21,17 @@ from number_words.scoring import best_by_critic, majority_vote
 from number_words.wordings import LANGUAGES
 
 
-__all__ = ["CONTROLS", "SYSTEMS", "HeadSettings", "Places", "System", "ask_base", "controls", "run_system"]
+__all__ = [
+    "CONTROLS",
+    "SYSTEMS",
+    "HeadSettings",
+    "Places",
+    "System",
+    "ask_base",
+    "controls",
+    "run_system",
+    "train_arca",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +130,7 @@ SYSTEMS: dict[str, System] = {
     "MindMerger-style": System({"prefix_roads": "both"}, arca=False, candidates=1, critic=False),
     "LiRA, without gate": System({"prefix_gate": False}),
     "LiRA, without embedding critic": System({"anchor_weight": 0.0, "reward_weights": [1.0, 1.0, 1.0, 0.0]}),
+    "LiRA, trained without critic scores": System(critic=False),
     "LiRA, both roads side by side (2S)": System({"prefix_roads": "both"}),
     "MindMerger-style, roads merged": System({"prefix_gate": False}, arca=False, candidates=1, critic=False),
 }
@@ -148,7 +159,7 @@ def run_system(
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     if not system.like or not (folder / "config.json").is_file():
-        _train(SYSTEMS[system.like or name], seed, places, settings, folder)
+        _train(system.like or name, seed, places, settings, folder)
     model, processor = LiraForCausalLM.from_pretrained(folder), LiraProcessor.from_pretrained(folder)
     found: dict[str, Any] = {}
     for split, items in asked.items():
@@ -169,7 +180,7 @@ def _shared(system: System, seed: int, places: Places, settings: HeadSettings) -
     shared: dict[str, Any] = {
         "data": str(places.data),
         "task": "generation",
-        "dev_split": "",
+        "dev_split": "dev",
         "features": str(places.features),
         "seed": seed,
         "weight_decay": settings.weight_decay,
@@ -187,26 +198,50 @@ def _shared(system: System, seed: int, places: Places, settings: HeadSettings) -
     return shared
 
 
-def _train(system: System, seed: int, places: Places, settings: HeadSettings, folder: Path) -> None:
-    config = {**settings.config, "languages": [tag for tag in LANGUAGES if tag != "en"], **system.config}
+def train_arca(name: str, seed: int, places: Places, settings: HeadSettings) -> Path | None:
+    """
+    Stage 1 of a system, where it has one and it isn't there yet; no base LM has a part in it.
+
+    Args:
+        name, seed, places, settings: As of [`run_system`].
+
+    Returns:
+        `Path`: its checkpoint, which systems that differ in nothing but the prefix share; `None` without a stage 1.
+    """
+    system = SYSTEMS[SYSTEMS[name].like or name]
+    if not system.arca:
+        return None
+    # What only stage 2 has use for makes no other stage 1.
+    own = {name: value for name, value in _config(system, settings).items() if not name.startswith("prefix_")}
+    told = hashlib.sha256(json.dumps([own, system.critic], sort_keys=True).encode()).hexdigest()[:8]
+    folder = places.runs / f"seed-{seed}" / f"arca-{told}"
+    stage: dict[str, Any] = {
+        "encoder": str(places.encoder),
+        "config": own,
+        "stage": "arca",
+        "output_dir": str(folder),
+        "max_steps": settings.arca_steps,
+        "per_device_train_batch_size": settings.arca_batch,
+        "learning_rate": settings.arca_rate,
+        "actor_learning_rate": settings.actor_rate,
+        "lr_scheduler_type": "linear",
+    }
+    if not (folder / "config.json").is_file():
+        train_recipe({**_shared(system, seed, places, settings), **stage}, quiet=True)
+    return folder
+
+
+def _config(system: System, settings: HeadSettings) -> dict[str, Any]:
+    return {**settings.config, "languages": [tag for tag in LANGUAGES if tag != "en"], **system.config}
+
+
+def _train(name: str, seed: int, places: Places, settings: HeadSettings, folder: Path) -> None:
+    """All stages of a system that has a model of its own."""
+    system, config = SYSTEMS[name], _config(SYSTEMS[name], settings)
     shared = _shared(system, seed, places, settings)
-    start: dict[str, Any] = {"encoder": str(places.encoder), "config": config}
-    if system.arca:
-        # What only stage 2 has use for makes no other stage 1.
-        own = {name: value for name, value in config.items() if not name.startswith("prefix_")}
-        told = hashlib.sha256(json.dumps([own, system.critic], sort_keys=True).encode()).hexdigest()[:8]
-        stage: dict[str, Any] = {
-            "stage": "arca",
-            "output_dir": str(folder.with_name(f"arca-{told}")),
-            "max_steps": settings.arca_steps,
-            "per_device_train_batch_size": settings.arca_batch,
-            "learning_rate": settings.arca_rate,
-            "actor_learning_rate": settings.actor_rate,
-            "lr_scheduler_type": "linear",
-        }
-        if not (Path(stage["output_dir"]) / "config.json").is_file():
-            train_recipe({**start, **shared, **stage, "config": own}, quiet=True)
-        start = {"model": stage["output_dir"], "config": config}
+    arca = train_arca(name, seed, places, settings)
+    start: dict[str, Any] = {"encoder": str(places.encoder)} if arca is None else {"model": str(arca)}
+    start["config"] = config
     warm = {
         "base": str(places.base),
         "stage": "lasr",

@@ -27,7 +27,10 @@ def shares_of(model, fused):
         return projector.gate_fc2(projector.activation(projector.gate_fc1(facts))).sigmoid().expand(-1, 3)
     chances = projector.slot_logits(fused.last_hidden_state, model.get_input_embeddings()).softmax(-1)
     entropy = -(chances * chances.log()).sum(-1).unflatten(1, (2, 3))
-    return (4.0 * (entropy[:, 1] - entropy[:, 0])).sigmoid().detach()
+    config = model.config
+    source, anchor = config.gate_weights
+    odds = config.gate_bias - source * entropy[:, 0] + anchor * entropy[:, 1]
+    return odds.sigmoid().detach()
 
 
 def labels_of(*rows, slots=3, width=2):
@@ -38,9 +41,12 @@ def labels_of(*rows, slots=3, width=2):
     return labels
 
 
-@pytest.mark.parametrize("kind", ["linear", "vocab"])
-def test_merged_slots_are_the_gates_mixture_of_both_roads(kind):
-    model = tiny_lira.causal(prefix_roads="merged", prefix_projection=kind)
+CALIBRATED = {"gate_weights": [3.0, 1.0], "gate_bias": 0.5}
+
+
+@pytest.mark.parametrize(("kind", "gate"), [("linear", {}), ("vocab", {}), ("vocab", CALIBRATED)])
+def test_merged_slots_are_the_gates_mixture_of_both_roads(kind, gate):
+    model = tiny_lira.causal(prefix_roads="merged", prefix_projection=kind, **gate)
     fused = fused_of(model)
     prefix = prefix_of(model, fused)
     model.lira.prefix_projector.merged = False  # the same weights, road by road
@@ -236,3 +242,25 @@ def test_roads_alone_are_given_beside_the_prefix():
     for name, gone in (("source_path_embeds", "keep_anchor"), ("anchor_path_embeds", "keep_source")):
         torch.testing.assert_close(getattr(output, name), model(**batch, **{gone: none}).prefix_embeds)
     assert model(**batch).source_path_embeds is None
+
+
+def test_evidence_is_of_the_slots_that_a_reference_fills_in_texts_with_both_roads():
+    model = tiny_lira.causal(prefix_roads="merged", prefix_projection="vocab")
+    fused = fused_of(model, keep_anchor=torch.tensor([True, False, True]))
+    projector, embedding = model.lira.prefix_projector, model.get_input_embeddings()
+    chances = projector.slot_logits(fused.last_hidden_state, embedding).softmax(-1).unflatten(1, (2, 3))
+    likeliest = chances.argmax(-1)
+    other = (int(likeliest[0, 0, 0]) + 1) % chances.shape[-1]
+    # Of the first text g's first slot is right beside another token, h's second; the second text has no h.
+    labels = labels_of([[other, int(likeliest[0, 0, 0])], [int(likeliest[0, 1, 1])]], [[3], [2], [8]], [])
+    entropies, right = projector.slot_evidence(fused.last_hidden_state, fused.fusion_mask, embedding, labels)
+    expected = -(chances * chances.log()).sum(-1)[0, :, :2].T
+    torch.testing.assert_close(entropies, expected)
+    assert right.shape == (2, 2)
+    assert right[0, 0]
+    assert right[1, 1]
+
+
+def test_gate_weights_are_two():
+    with pytest.raises(ValueError, match="gate_weights has 3 numbers; expected 2"):
+        tiny_lira.causal(gate_weights=[1.0, 2.0, 3.0])

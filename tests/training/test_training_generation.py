@@ -121,6 +121,27 @@ def test_the_warm_up_reads_the_reference_without_a_pass_of_the_base(recipes, mon
     assert prefix.mask.sum(-1).tolist() == [3, 3]  # as many soft tokens as the English has, of four
 
 
+def test_the_gate_is_set_on_the_dev_split_and_saved(recipes, conversations, monkeypatch):
+    seen = []
+
+    def calibrate(model, batches):
+        seen.append([batch["reference_slots"].shape[0] for batch in batches])
+        assert not model.training or model.config.dropout == 0
+        model.config.gate_bias = 0.75
+
+    monkeypatch.setattr("lira_hf.training.recipes.calibrate_gate", calibrate)
+    train_recipe(recipes[0], quiet=True)
+    merged = recipes[1] | {"config": {"prefix_projection": "vocab", "prefix_roads": "merged"}}
+    merged |= {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    train_recipe(merged, quiet=True)
+    assert [sum(sizes) for sizes in seen] == [18]  # every row of dev, whether or not anything else is measured there
+    assert LiraForCausalLM.from_pretrained(merged["output_dir"]).config.gate_bias == 0.75
+    for changes in ({"calibrate_gate": False}, {"dev_split": ""}, {"dev_split": "elsewhere"}):
+        train_recipe(merged | changes | {"output_dir": "other"}, quiet=True)
+    train_recipe(merged | {"output_dir": "both", "config": {"prefix_roads": "both"}}, quiet=True)
+    assert len(seen) == 1
+
+
 def test_lora_on_the_base_is_trained_and_merged(recipes):
     train_recipe(recipes[0], quiet=True)
     train_recipe(recipes[1], quiet=True)

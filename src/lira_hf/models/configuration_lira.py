@@ -13,6 +13,8 @@ __all__ = ["LIRA_VERSION", "LiraConfig", "hidden_size"]
 LIRA_VERSION = "0.1.0"
 
 _POOLINGS = ("mean", "cls", "last")
+# What `without` may switch off.
+_OPTIONAL_PARTS = ("embedding_critic", "multilingual_encoder")
 
 
 @strict
@@ -83,6 +85,10 @@ class LiraConfig(PreTrainedConfig):
             Empty: no language embedding.
         anchor_languages (`list[str]`, *optional*, defaults to `["en"]`):
             Languages of h: a text in one of them is its own translation.
+        without (`list[str]`, *optional*, defaults to `[]`):
+            Parts that are switched off, to learn what they are worth (ours): `"embedding_critic"` (sim is 0 for the
+            actor and its reward, and nothing is anchored) and `"multilingual_encoder"` (g's road is masked, and with
+            it the embedding critic).
         initializer_range (`float`, *optional*, defaults to 0.02): Standard deviation of new weights.
         prefix_token_id (`int`, *optional*):
             Placeholder token of the soft prefix in the base LM's prompt; it may lie beyond the base's vocabulary,
@@ -96,8 +102,10 @@ class LiraConfig(PreTrainedConfig):
         prefix_gate (`bool`, *optional*, defaults to `True`):
             Where they are merged: weigh the roads (ours), in the kind "vocab" slot by slot, by how sure either is of
             it; in the kind "linear" text by text, by a learned gate. `False`: alike.
-        gate_sharpness (`float`, *optional*, defaults to 4.0):
-            How much surer counts in the kind "vocab": log-odds of the roads per nat of entropy between them (ours).
+        gate_weights (`list[float]`, *optional*, defaults to `[4.0, 4.0]`):
+            Of the gate of the kind "vocab" (ours): a slot's log-odds of g over h are `gate_bias` less the first times
+            the entropy of g's reading, in nats, plus the second times that of h's. `calibrate_gate` sets them.
+        gate_bias (`float`, *optional*, defaults to 0.0): In g's favour, where both are entirely sure (ours).
         prefix_injection (`str`, *optional*, defaults to `"hook"`):
             `"hook"` puts the soft tokens where the base looks its tokens up, which every base understands.
             `"inputs_embeds"` hands the base ready embeddings in `forward`, for `torch.compile` and `torch.export`;
@@ -176,12 +184,14 @@ class LiraConfig(PreTrainedConfig):
     start_map: bool = True
     languages: list[str] | tuple[str, ...] = ()
     anchor_languages: list[str] | tuple[str, ...] = ("en",)
+    without: list[str] | tuple[str, ...] = ()
     initializer_range: float | int = 0.02
     prefix_token_id: int | None = None
     prefix_projection: Literal["linear", "vocab"] = "linear"
     prefix_roads: Literal["both", "merged"] = "both"
     prefix_gate: bool = True
-    gate_sharpness: float | int = 4.0
+    gate_weights: list[float | int] | tuple[float | int, ...] = (4.0, 4.0)
+    gate_bias: float | int = 0.0
     prefix_injection: Literal["hook", "inputs_embeds"] = "hook"
     embedding_source: Literal["fusion", "language_model"] = "fusion"
     backbones_saved: bool = True
@@ -274,11 +284,19 @@ class LiraConfig(PreTrainedConfig):
                 f"path_weight is {self.path_weight}; expected the multilingual road's share, from 0 (only "
                 "h) to 1 (only g)"
             )
+        if len(self.gate_weights) != 2:
+            raise ValueError(
+                f"gate_weights has {len(self.gate_weights)} numbers; expected 2: of the multilingual and of the "
+                "English road's entropy"
+            )
         for name in ("policy_temperature", "mixture_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a number above 0")
         if not 0.0 <= self.judge_dropout <= 1.0:
             raise ValueError(f"judge_dropout is {self.judge_dropout}; expected a share of the rows, from 0 to 1")
+        unknown = sorted(set(self.without) - set(_OPTIONAL_PARTS))
+        if unknown:
+            raise ValueError(f"without names {unknown}; expected parts of {list(_OPTIONAL_PARTS)}; correct it")
         if len(set(self.candidate_kinds)) != len(self.candidate_kinds):
             raise ValueError(f"candidate_kinds is {self.candidate_kinds}; expected each kind once; drop the repeated")
 

@@ -173,6 +173,8 @@ class LiraArca(nn.Module):
         self.config = config
         self.adaptor = LiraAdaptor(config)
         self.actor = LiraActor(config)
+        # Without g there is nothing to compare the candidates with.
+        self.has_critic = not {"embedding_critic", "multilingual_encoder"}.intersection(config.without)
 
     def forward(
         self,
@@ -208,7 +210,7 @@ class LiraArca(nn.Module):
         return output
 
     def _similarity(self, output: LiraArcaOutput) -> torch.Tensor:
-        if output.source_embeds is None:
+        if output.source_embeds is None or not self.has_critic:
             return output.anchor_embeds.new_zeros(output.anchor_embeds.shape[:2])
         # An absent text has a zero E_lr, so its sim is 0 for every candidate.
         similarity = (output.source_embeds.unsqueeze(1) * output.anchor_embeds).sum(-1)
@@ -264,8 +266,9 @@ class LiraArca(nn.Module):
         rows = output.source_mask.any(-1) & output.candidate_mask.any(-1)
         action = self._act(output, rows)
         loss = self._policy_loss(output, anchor_scores, reference, rows, action)
-        if not bool(rows.any()):
-            return loss + 0.0 * output.source_embeds.sum()
+        if not bool(rows.any()) or not self.has_critic:
+            # Everything has a part in it, as data-parallel training expects.
+            return loss + 0.0 * (output.source_embeds.sum() + output.anchor_embeds.sum())
         place = torch.arange(len(action), device=action.device)
         chosen, frozen = output.anchor_embeds[place, action], output.anchor_sentences[place, action][rows]
         config = self.config

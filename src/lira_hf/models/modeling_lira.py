@@ -437,6 +437,8 @@ class LiraModel(LiraPreTrainedModel):
         else:
             source_tokens, source_mask = reference.new_zeros(empty), reference.new_zeros(empty[:2], dtype=torch.bool)
             source = reference.new_zeros(batch, config.source_dim)
+        if "multilingual_encoder" in config.without:
+            keep_source = torch.zeros(batch, dtype=torch.bool, device=reference.device)
         if keep_source is not None:
             source_mask, source = source_mask & keep_source[:, None], source * keep_source[:, None]
         if keep_anchor is not None:

@@ -12,7 +12,7 @@ from .configuration_lira import LiraConfig
 from .modeling_arca import masked_mean
 
 
-__all__ = ["BLANK_LOGIT", "LiraPrefixProjector", "SoftPrefix", "embedding_width"]
+__all__ = ["BLANK_LOGIT", "LiraPrefixProjector", "SoftPrefix", "embedding_width", "slot_entropies"]
 
 # How sure an untrained projector is that a slot with a filled bin stands for something, and one without doesn't.
 BLANK_LOGIT = 4.0
@@ -53,9 +53,9 @@ class LiraPrefixProjector(nn.Module):
 
     A slot may be blank, which masks it (ours): English need not have as many tokens as the text has. Untrained, those
     are blank whose bin is empty. With `prefix_roads="merged"` slot i is a mixture of both roads' slot i (ours), alike
-    or weighed by a gate: of the vocabulary's kind by how sure either road is of the slot, softmax(-`gate_sharpness` x
-    entropy) over the roads, which nothing trains, as a gate that is trained trusts g on the rows that g has learned by
-    heart (measured); of the linear kind, which has no entropy, by an MLP over the text's fused tokens.
+    or weighed by a gate: of the vocabulary's kind by how sure either road is of the slot, which training leaves alone,
+    as a gate that is trained trusts g on the rows that g has learned by heart (measured), and `calibrate_gate` may set
+    on held-out rows; of the linear kind, which has no entropy, by an MLP over the text's fused tokens.
     """
 
     def __init__(self, config: LiraConfig, width: int):
@@ -70,7 +70,7 @@ class LiraPrefixProjector(nn.Module):
         self.blank.init_std = 0.0
         self.blank_logit = nn.Parameter(torch.empty(()))
         self.gate_fc1, self.gate_fc2, self.activation = None, None, ACT2FN[config.hidden_act]
-        self.sharpness = config.gate_sharpness if config.prefix_gate else 0.0
+        self.config = config
         if self.merged and config.prefix_gate and self.kind == "linear":
             facts = 2 * config.hidden_size
             self.gate_fc1 = nn.Linear(facts, config.actor_hidden_size)
@@ -141,6 +141,28 @@ class LiraPrefixProjector(nn.Module):
         blanks_of_both = -torch.logsumexp(reading.shares + chosen, dim=1)
         return 0.5 * loss + _mean(tokens_of_both, whole & filled) + _mean(blanks_of_both, whole & every)
 
+    @torch.no_grad()
+    def slot_evidence(
+        self, tokens: torch.Tensor, mask: torch.Tensor, embedding: nn.Module, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        How sure either road is of each slot that the reference fills, and whether it is right there; of the kind
+        "vocab", in texts that have both roads.
+
+        Args:
+            tokens, mask, embedding, labels: As in `loss`.
+
+        Returns:
+            `tuple`: entropies in nats, `(found, 2)`, and whether the likeliest token is one of the slot's, bool
+            `(found, 2)`; of each the multilingual road first.
+        """
+        reading = self._read(tokens, mask, embedding)
+        known = labels != -100
+        wanted = known.any(-1) & reading.present.all(-1, keepdim=True)  # (batch, slots)
+        likeliest = reading.logs.argmax(-1).unsqueeze(-1)  # (batch, 2, slots, 1)
+        right = ((likeliest == labels.unsqueeze(1)) & known.unsqueeze(1)).any(-1)
+        return slot_entropies(reading.logs).transpose(1, 2)[wanted], right.transpose(1, 2)[wanted]
+
     def slot_logits(self, tokens: torch.Tensor, embedding: nn.Module) -> torch.Tensor:
         """
         Which of the base's tokens each slot resembles.
@@ -176,13 +198,19 @@ class LiraPrefixProjector(nn.Module):
             facts = masked_mean(tokens, torch.ones_like(blank, dtype=torch.bool)).flatten(1)
             gate = self.gate_fc2(self.activation(self.gate_fc1(facts)))  # (batch, 1)
             shares = F.logsigmoid(torch.stack([gate, -gate], dim=1)).expand_as(blank)
-        elif logs is not None and self.sharpness:
+        elif logs is not None and self.config.prefix_gate:
             with torch.no_grad():  # nothing trains it
-                shares = (self.sharpness * (logs.exp() * logs).sum(-1)).log_softmax(1)
+                gate = self._log_odds(slot_entropies(logs))
+                shares = F.logsigmoid(torch.stack([gate, -gate], dim=1))
         else:
             shares = torch.full_like(blank, 0.5).log()
         alone = torch.zeros_like(shares).masked_fill(~present.unsqueeze(-1), torch.finfo(shares.dtype).min / 4)
         return torch.where(present.all(-1)[:, None, None], shares, alone)
+
+    def _log_odds(self, entropies: torch.Tensor) -> torch.Tensor:
+        """Of g over h, `(batch, slots)`, from the entropies `(batch, 2, slots)` of what they read."""
+        source, anchor = self.config.gate_weights
+        return self.config.gate_bias - source * entropies[:, 0] + anchor * entropies[:, 1]
 
     def _token_errors(
         self, reading: _Reading, embedding: nn.Module, labels: torch.Tensor
@@ -205,6 +233,11 @@ class LiraPrefixProjector(nn.Module):
         if reading.shares is None:
             return roads, None
         return roads, 1.0 - F.cosine_similarity((reading.shares.exp().unsqueeze(-1) * soft).sum(1), wanted, dim=-1)
+
+
+def slot_entropies(logs: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities `(..., vocabulary)` -> their entropy in nats, `(...)`."""
+    return -(logs.exp() * logs).sum(-1)
 
 
 def _logits(query: torch.Tensor, embedding: nn.Module) -> torch.Tensor:

@@ -2,6 +2,7 @@
 recipes; LoRA."""
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
+from .calibration import GateCalibration, calibrate_gate
 from .collator import LiraCollator
 from .dataset import ranking_rows, retrieval_rows
 from .generation import generation_rows, reference_slots
@@ -11,11 +12,14 @@ from .lora import lira_lora_config
 from .mixture import Task, TaskMixture
 from .negatives import mine_hard_negatives
 from .recipes import read_recipe, train_recipe
+from .run_facts import RUN_FACTS_NAME, data_license, heads_fingerprint, read_run_facts, write_run_facts
 from .trainer import LiraTrainer, last_checkpoint
 
 
 __all__ = [
+    "RUN_FACTS_NAME",
     "DataArguments",
+    "GateCalibration",
     "GenerationCollator",
     "LiraCollator",
     "LiraTrainer",
@@ -23,14 +27,19 @@ __all__ = [
     "ModelArguments",
     "Task",
     "TaskMixture",
+    "calibrate_gate",
+    "data_license",
     "generation_rows",
+    "heads_fingerprint",
     "last_checkpoint",
     "lira_lora_config",
     "load_model",
     "mine_hard_negatives",
     "ranking_rows",
     "read_recipe",
+    "read_run_facts",
     "reference_slots",
     "retrieval_rows",
     "train_recipe",
+    "write_run_facts",
 ]

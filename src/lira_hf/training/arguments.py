@@ -74,6 +74,8 @@ class DataArguments:
             above this is no negative.
         max_sequence_length (`int`, *optional*, defaults to 1024): Of generation, tokens of the base LM: prompt, soft
             prefix and completion. Longer rows are left out, and logged.
+        data_license (`str`, *optional*): What the model card says of the data's licence; by default what the README.md
+            beside the data says, if it does.
     """
 
     data: str = ""
@@ -93,6 +95,7 @@ class DataArguments:
     hard_negative_skip: int = 0
     hard_negative_similarity: float = 0.95
     max_sequence_length: int = 1024
+    data_license: str | None = None
 
     def __post_init__(self) -> None:
         if self.tasks is not None and (not self.tasks or self.data):
@@ -180,6 +183,8 @@ class LiraTrainingArguments(TrainingArguments):
         lora_rank (`int`, *optional*, defaults to 0): Of generation: rank of LoRA on the base LM, merged into it at the
             end; 0: the base LM is frozen.
         lora_alpha (`int`, *optional*, defaults to 32): Its scale.
+        calibrate_gate (`bool`, *optional*, defaults to `True`): Of generation, after stage 2: set the gate between
+            merged roads on the dev split, where this is there and has references (ours), see [`calibrate_gate`].
         collapse_similarity (`float`, *optional*, defaults to 0.98): Mean sim above which training warns of collapse.
         collapse_spread (`float`, *optional*, defaults to 0.005): Within-item spread of sim below which it warns.
         collapse_entropy (`float`, *optional*, defaults to 0.01): Mean entropy of the policy, in nats, below which it
@@ -217,6 +222,7 @@ class LiraTrainingArguments(TrainingArguments):
     slot_weight: float = 0.0
     lora_rank: int = 0
     lora_alpha: int = 32
+    calibrate_gate: bool = True
     collapse_similarity: float = 0.98
     collapse_spread: float = 0.005
     collapse_entropy: float = 0.01

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
+from torch.utils.data import DataLoader
 from transformers import HfArgumentParser, PrinterCallback, set_seed
 
 from lira_hf.data import DataProblem
@@ -20,14 +21,17 @@ from lira_hf.models import LiraConfig, LiraForCausalLM, LiraModel, LiraProcessor
 from lira_hf.translation import CandidateStore, StoreError
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
+from .calibration import calibrate_gate, has_entropy_gate
 from .collator import LiraCollator
 from .generation_collator import GenerationCollator, ReferenceCollator
 from .joining import check_names, load_model, row_processor
 from .lora import lira_lora_config
+from .run_facts import collect_run_facts, write_run_facts
 from .tasks import (
     DevEvaluator,
     TaskData,
     fill_features,
+    has_split,
     join_tasks,
     load_task,
     measure,
@@ -224,8 +228,8 @@ def train_recipe(
     controls: DevEvaluator | None = None,
 ) -> tuple[LiraModel, LiraProcessor, dict[str, float]]:
     """
-    Carries out one stage and saves model and processor to `output_dir`. A run that was killed goes on from its last
-    whole checkpoint.
+    Carries out one stage and saves model and processor to `output_dir`, with the run's facts (`lira_run.json`) for a
+    model card. A run that was killed goes on from its last whole checkpoint.
 
     Args:
         recipe (`str`, `os.PathLike`, `dict` or `tuple`): As for [`read_recipe`], or what it returned.
@@ -247,6 +251,8 @@ def train_recipe(
     # Ranking and generation are measured without an evaluator too.
     measured = {"retrieval": evaluator is not None, "ranking": watched, "generation": watched}
     causal = args.stage == "lasr" and any(task.task == "generation" for task in every)
+    if causal and args.calibrate_gate and not watched:
+        measured["generation"] = all(has_split(task, task.dev_split) for task in every)
     writer = row_processor(model_arguments) if causal else None
     tasks = [load_task(task, anchors, measured[task.task], writer, args.stage) for task in every]
     set_seed(args.seed)  # before the heads are made
@@ -269,9 +275,34 @@ def train_recipe(
     metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
     if adapted is not None:
         adapted.merge_and_unload()
+    if isinstance(model, LiraForCausalLM) and args.calibrate_gate:
+        _calibrate(model, trainer)
     model.freeze()
-    trainer.save_model(args.output_dir)
+    _save(trainer, model_arguments, tasks, metrics)
     return model.eval(), processor, metrics
+
+
+def _save(trainer: LiraTrainer, arguments: ModelArguments, tasks: list[TaskData], metrics: dict[str, float]) -> None:
+    """Model and processor, and the facts of the run beside them."""
+    model, args = trainer.model, trainer.args
+    trainer.save_model(args.output_dir)
+    if trainer.is_world_process_zero():
+        runs = collect_run_facts(model, arguments, args, tasks, metrics, trainer.state.global_step)
+        write_run_facts(args.output_dir, runs)
+    model.config.name_or_path = args.output_dir  # where it lies now, with these facts
+
+
+def _calibrate(model: LiraForCausalLM, trainer: LiraTrainer) -> None:
+    """The gate between the roads set on the dev split; on all of it in every process, so that all find the same."""
+    if not has_entropy_gate(model):
+        return
+    if trainer.eval_dataset is None:
+        logger.warning(
+            "the gate between the roads is left as it is: there is no dev split; to have it set, name one in dev_split"
+        )
+        return
+    size = trainer.args.per_device_eval_batch_size
+    calibrate_gate(model, DataLoader(trainer.eval_dataset, batch_size=size, collate_fn=trainer.data_collator))
 
 
 def _add_lora(model: LiraModel | LiraForCausalLM, args: LiraTrainingArguments) -> Any:

@@ -25,6 +25,7 @@ __all__ = [
     "DevEvaluator",
     "TaskData",
     "fill_features",
+    "has_split",
     "join_tasks",
     "load_task",
     "measure",
@@ -217,6 +218,22 @@ def read_conversations(data: str, split: str) -> list[Conversation] | None:
         ValueError: For a file with other splits only.
     """
     return _read_split(data, split, read_chat, "files", "a file of conversations")
+
+
+def has_split(arguments: DataArguments, split: str) -> bool:
+    """
+    Whether a task of generation has conversations of a split.
+
+    Args:
+        arguments ([`DataArguments`]): Of one task.
+        split (`str`): The split; none has an empty name.
+    """
+    path = Path(arguments.data)
+    if not split:
+        return False
+    if path.is_dir():
+        return any((path / f"{split}{suffix}").is_file() for suffix in TABLE_SUFFIXES)
+    return path.is_file() and any(row.split == split for row in read_chat(path))
 
 
 def _read_split(data: str, split: str, read: Callable[[Path], list[_Row]], files: str, what: str) -> list[_Row] | None:
