@@ -3,6 +3,9 @@
 from .beir import BeirDataset, Query, read_beir, write_beir
 from .benchmarks import ChoiceQuestion, MathProblem, read_mgsm, read_xcsqa
 from .chat import Conversation, read_chat
+from .corruptions import Alphabet, Corrupted, add_typos, learn_alphabet, mix_code
+from .corruptions_candidates import corrupt_candidates
+from .corruptions_marks import drop_diacritics
 from .documents import read_documents
 from .feature_cache import CacheError, FeatureCache
 from .fluent_messages import read_fluent
@@ -16,10 +19,12 @@ from .validation import validate_path
 
 
 __all__ = [
+    "Alphabet",
     "BeirDataset",
     "CacheError",
     "ChoiceQuestion",
     "Conversation",
+    "Corrupted",
     "DataError",
     "DataProblem",
     "FeatureCache",
@@ -27,9 +32,14 @@ __all__ = [
     "ParallelPair",
     "Query",
     "SimilarityPair",
+    "add_typos",
+    "corrupt_candidates",
+    "drop_diacritics",
     "installed_catalogs",
     "language_name",
+    "learn_alphabet",
     "likely_script",
+    "mix_code",
     "normalize_language",
     "read_beir",
     "read_chat",
