@@ -3,6 +3,15 @@
 from .answers import AnswerReport, AnswersError, QuestionRow, answer_file, read_questions
 from .candidates import CandidateSource, FoundCandidate, stored_critic
 from .embedder import LiraEmbedder, pad_candidates
+from .explanation import (
+    CandidateFacts,
+    ComparedDocuments,
+    Explanation,
+    FoundDocument,
+    LiraExplainer,
+    RoadShares,
+    SystemResult,
+)
 from .features import RoadFeatures
 from .generator import LiraGenerator, cut_at_stop
 from .inspection import RunEstimate, TokenizerReport, estimate_run, inspect_tokenizer, text_scripts
@@ -17,17 +26,24 @@ from .workers import EmbedderPool, WorkerError
 __all__ = [
     "AnswerReport",
     "AnswersError",
+    "CandidateFacts",
     "CandidateSource",
+    "ComparedDocuments",
     "EmbedReport",
     "EmbedderPool",
+    "Explanation",
     "FoundCandidate",
+    "FoundDocument",
     "LiraEmbedder",
+    "LiraExplainer",
     "LiraGenerator",
     "QuestionRow",
     "RoadFeatures",
+    "RoadShares",
     "RunEstimate",
     "SearchHit",
     "SearchIndex",
+    "SystemResult",
     "TextRow",
     "TokenizerReport",
     "VectorFolder",

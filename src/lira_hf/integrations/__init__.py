@@ -2,6 +2,7 @@
 
 import importlib
 
+from .demo import DemoWorker, LiraDemo
 from .hub import push_to_hub, save_checkpoint
 from .remote_code import export_remote_code
 from .sentence_transformers import export_sentence_transformers
@@ -11,7 +12,9 @@ from .sentence_transformers import export_sentence_transformers
 _LAZY = ("LiraCorrelationLoss", "LiraQueueLoss", "LiraSentenceCollator")
 
 __all__ = [
+    "DemoWorker",
     "LiraCorrelationLoss",
+    "LiraDemo",
     "LiraQueueLoss",
     "LiraSentenceCollator",
     "export_remote_code",
