@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test sweep conformance bench reasoning docs style quality clean
+.PHONY: help venv quickstart test sweep conformance bench reasoning ablation docs style quality clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,9 @@ bench: venv  ## Benchmarks, about ten minutes, best on an idle machine; results 
 
 reasoning: venv  ## Word problems in seven languages through an English LM: trained from nothing, measured, on 2 cores
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/number_words/reasoning.py $(ARGS)
+
+ablation: venv  ## What each part of LiRA is worth on the quickstart's data: ablations, controls, a report
+	HF_HUB_OFFLINE=1 $(BIN)/lira ablate --quickstart runs/quickstart-cldr --seeds 1 $(ARGS)
 
 docs: venv  ## The API reference and the list of symbols, from the docstrings
 	$(BIN)/python docs/api/generate.py

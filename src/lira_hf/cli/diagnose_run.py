@@ -1,6 +1,5 @@
 """What `lira diagnose` does."""
 
-import json
 import re
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lira_hf.data.files import replace_files
+from lira_hf.data.files import replace_files, strict_json
 from lira_hf.evaluation import (
     BoundMeasurements,
     BoundRows,
@@ -165,8 +164,8 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     write_diagnosis_rows(folder / "rows.tsv", measured, fit)
     contents = {
-        "report.json": json.dumps(report, indent=2, ensure_ascii=False),
-        "bound.json": json.dumps(bound_summary(report), indent=2, ensure_ascii=False),
+        "report.json": strict_json(report),
+        "bound.json": strict_json(bound_summary(report)),
         "report.md": diagnosis_markdown(report),
     }
     replace_files([(folder / name, [text.encode()]) for name, text in contents.items()])

@@ -10,6 +10,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from .ablate import ablate
+from .card import card, write_run_card
+from .demo import demo
+from .diagnose import diagnose
+from .robustness import robustness
 from .store import store_app
 
 
@@ -38,6 +43,11 @@ class _Precision(StrEnum):
 
 
 app.add_typer(store_app, name="store")
+app.command()(ablate)
+app.command()(card)
+app.command()(demo)
+app.command()(diagnose)
+app.command()(robustness)
 
 
 @app.callback()
@@ -99,6 +109,8 @@ def train(recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see exampl
     for name, value in metrics.items():
         console.print(f"{name}: {value:.4f}")
     console.print(f"saved to {arguments[2].output_dir}", markup=False)
+    if arguments[2].process_index == 0:
+        write_run_card(arguments[2].output_dir, console)
 
 
 @app.command()

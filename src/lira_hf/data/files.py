@@ -1,11 +1,14 @@
 """Reading and writing files so that a bad byte or a killed process spoils as little as it can."""
 
+import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 
-__all__ = ["broken_bytes", "read_lines", "replace_files"]
+__all__ = ["broken_bytes", "read_lines", "replace_files", "strict_json", "write_json"]
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
@@ -44,3 +47,22 @@ def replace_files(contents: Iterable[tuple[Path, Iterable[bytes]]]) -> None:
     finally:
         for temporary, _ in moves:
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, there whole or not at all; its folder is made. What Python alone can read, such as NaN, stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_files([(path, [json.dumps(value, ensure_ascii=False, indent=1).encode()])])
+
+
+def strict_json(value: Any) -> str:
+    """JSON that every program can read: numbers that JSON has no word for, NaN and the infinities, are null."""
+    return json.dumps(_finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@ rates, point by point, each kept when it is finished."""
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from lira_hf.data import (
     learn_alphabet,
     mix_code,
 )
+from lira_hf.data.files import write_json
 from lira_hf.translation import Critic, LexicalTable, Lexicon, ParallelText, Translator
 
 from .retrieval import UNKNOWN_LANGUAGE
@@ -310,14 +310,6 @@ def kept(path: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not path.is_file():
         write_json(path, work())
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A JSON file, there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(part, path)
 
 
 def check_folder(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lira_hf.data import language_name
+from lira_hf.data.files import replace_files, strict_json
 
 from .retrieval import UNKNOWN_LANGUAGE
-from .robustness import UNITS, write_json
+from .robustness import UNITS
 from .robustness_systems import OURS, ROBUSTNESS_SYSTEMS
 
 
@@ -43,7 +44,7 @@ def write_robustness_report(report: dict[str, Any], folder: Path) -> list[Path]:
     Returns:
         `list[Path]`: What was written; without matplotlib no plots.
     """
-    write_json(folder / "report.json", report)
+    replace_files([(folder / "report.json", [strict_json(report).encode()])])
     (folder / "report.md").write_text(robustness_markdown(report), encoding="utf-8")
     written = [folder / "report.json", folder / "report.md"]
     try:

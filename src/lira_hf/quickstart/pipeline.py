@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import numpy as np
 import yaml
 
 from lira_hf.data import BeirDataset, ParallelPair, read_beir, read_tsv, write_tsv
+from lira_hf.data.files import write_json
 from lira_hf.encoders import NgramTokenizer
 from lira_hf.evaluation import (
     MIXTURES,
@@ -147,7 +147,7 @@ class Quickstart:
                     "go on with it; choose another --output, or delete the folder"
                 )
         else:
-            _write_json(path, wanted)
+            write_json(path, wanted)
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
         self.announce(name)
@@ -168,7 +168,7 @@ class Quickstart:
     def _once(self, file: str, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self.folder / file
         if not path.is_file():
-            _write_json(path, self._timed(name, work))
+            write_json(path, self._timed(name, work))
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _stage(self, seed: int, stage: str) -> Path:
@@ -380,9 +380,3 @@ class Quickstart:
             systems["LiRA"].append(evaluate_embedder(trained, test))
             dev[f"LiRA, seed {seed}"] = evaluate_embedder(trained, dev_split).mean()
         return Results(systems, {key: chosen[key] for key in ("mixture", "path_weight", "queue_size")}, dev)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
-    os.replace(part, path)
