@@ -59,6 +59,8 @@ def end_to_end(settings: Settings) -> Iterator[Point]:
         yield name, replace(settings, heads=replace(settings.heads, **heads))
 
 
+# What a curve doesn't touch, trained at its first point alone: candidates' noise is nothing to a system without any.
+UNTOUCHED: dict[str, tuple[str, ...]] = {"noise": ("g only",)}
 # Of each curve its settings, the systems that are trained at each point, and where it is measured.
 CURVES: dict[str, tuple[Callable[[Settings], Iterator[Point]], tuple[str, ...], str]] = {
     "few-shot": (few_shot, ("LiRA", "g only", "h only"), LOWEST),
@@ -94,11 +96,13 @@ def points(
         if not (folder / "features").exists():  # most texts are those of the other points
             (output / "curves" / "features").mkdir(exist_ok=True)
             (folder / "features").symlink_to((output / "curves" / "features").resolve())
-        done = folder / "point.json"
+        done, untouched = folder / "point.json", UNTOUCHED.get(curve, ())
         if not done.is_file():
-            report = run(changed, folder, seeds, processes, systems)
+            report = run(changed, folder, seeds, processes, systems if place else (*systems, *untouched))
             done.write_text(json.dumps({"x": x, "test": report["test"], "dev": report["dev"]}), encoding="utf-8")
         found.append(json.loads(done.read_text(encoding="utf-8")))
+        for split in ("test", "dev"):
+            found[-1][split] |= {name: found[0][split][name] for name in untouched}
     return found
 
 

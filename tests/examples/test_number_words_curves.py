@@ -41,3 +41,19 @@ def test_points_are_measured_once_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(curves, "run", refuse)
     again = curves.points("few-shot", small_settings(), tmp_path, processes=0)
     assert again == found
+
+
+def test_what_noise_does_not_touch_is_trained_once(tmp_path, monkeypatch):
+    asked = []
+
+    def run(settings, output, seeds, processes, systems):
+        asked.append(systems)
+        rows = {name: {"mean": settings.data.rate_number} for name in systems}
+        return {"test": rows, "dev": rows}
+
+    monkeypatch.setattr(curves, "run", run)
+    found = curves.points("noise", small_settings(), tmp_path, processes=0)
+    assert asked == [("LiRA", "h only", "g only")] + [("LiRA", "h only")] * (len(curves.NOISE) - 1)
+    assert [point["test"]["LiRA"]["mean"] for point in found] == list(curves.NOISE)
+    assert [point["test"]["g only"]["mean"] for point in found] == [curves.NOISE[0]] * len(curves.NOISE)
+    assert found == curves.points("noise", small_settings(), tmp_path, processes=0)
