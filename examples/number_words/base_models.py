@@ -2,6 +2,7 @@
 multilingual encoder that was pretrained on translation."""
 
 import hashlib
+import itertools
 import json
 import logging
 import random
@@ -295,10 +296,10 @@ def _base_step(model: nn.Module, optimizer: torch.optim.Optimizer, pad: int, row
 @torch.no_grad()
 def _base_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, problems: Sequence[Problem]) -> float:
     rows = _rows(tokenizer, [(prompt_text(problem.text("en")), answer_text(problem)) for problem in problems])
-    right = 0
-    for ids, asked in rows:
-        found = model(input_ids=torch.tensor([ids])).logits[0, asked - 1 : -1].argmax(-1)
-        right += found.tolist() == ids[asked:]
+    right, by_length = 0, itertools.groupby(sorted(rows, key=lambda row: len(row[0])), key=lambda row: len(row[0]))
+    for alike in (list(group) for _, group in by_length):
+        found = model(input_ids=torch.tensor([ids for ids, _ in alike])).logits.argmax(-1).tolist()
+        right += sum(row[asked - 1 : -1] == ids[asked:] for row, (ids, asked) in zip(found, alike, strict=True))
     return right / len(rows)
 
 

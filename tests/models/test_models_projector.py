@@ -228,7 +228,8 @@ def test_a_kept_slot_is_exactly_what_was_read_in_every_precision(roads):
     model = tiny_lira.causal(prefix_roads=roads, prefix_gate=False).to(torch.bfloat16)
     fused, projector = fused_of(model), model.lira.prefix_projector
     prefix = prefix_of(model, fused)
-    soft = projector._read(fused.last_hidden_state, fused.fusion_mask, model.get_input_embeddings()).soft
+    embedding = model.get_input_embeddings()
+    soft = projector._soft(projector._read(fused.last_hidden_state, fused.fusion_mask, embedding), embedding)
     soft = soft.flatten(1, 2) if roads == "both" else (torch.tensor(0.5).log().bfloat16().exp() * soft).sum(1)
     kept = prefix.mask.bool()
     assert torch.equal(prefix.embeds[kept], soft[kept])

@@ -28,11 +28,11 @@ class SoftPrefix(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """What either road reads: `soft` tokens `(batch, 2, slots, D)`, of the vocabulary's kind the log-probabilities
-    `logs` `(batch, 2, slots, vocabulary)` that they are made of, `blank` logits `(batch, 2, slots)`, which roads are
+    """What either road reads: `query` `(batch, 2, slots, D)`, of the vocabulary's kind the log-probabilities `logs`
+    `(batch, 2, slots, vocabulary)` that soft tokens are made of, `blank` logits `(batch, 2, slots)`, which roads are
     `present` `(batch, 2)`, and the log of their shares in each slot `(batch, 2, slots)`, where they are merged."""
 
-    soft: torch.Tensor
+    query: torch.Tensor
     logs: torch.Tensor | None
     blank: torch.Tensor
     present: torch.Tensor
@@ -97,7 +97,7 @@ class LiraPrefixProjector(nn.Module):
             [`SoftPrefix`]: Of `2 x bins` slots, or of `bins` where the roads are merged.
         """
         reading = self._read(tokens, mask, embedding)
-        soft, gate = reading.soft, None
+        soft, gate = self._soft(reading, embedding), None
         filled = (-reading.blank).sigmoid() * reading.present.unsqueeze(-1)
         if reading.shares is None:
             soft, filled = soft.flatten(1, 2), filled.flatten(1, 2)
@@ -183,12 +183,16 @@ class LiraPrefixProjector(nn.Module):
         if self.kind == "vocab":
             # Once: of a real vocabulary this is the largest tensor here.
             logs = _logits(query, embedding).log_softmax(-1)
-            soft = logs.exp() @ embedding.weight.to(logs.dtype) * _output_scale(embedding)
-        else:
-            soft = query * (self.scale / query.shape[-1] ** 0.5)  # the root of the width makes the scale a length
         blank = self.blank(normed).squeeze(-1) + torch.where(filled, -self.blank_logit, self.blank_logit)
         shares = self._shares(normed, logs, blank, present) if self.merged else None
-        return _Reading(soft, logs, blank, present, shares)
+        return _Reading(query, logs, blank, present, shares)
+
+    def _soft(self, reading: _Reading, embedding: nn.Module) -> torch.Tensor:
+        """Soft tokens of either road, `(batch, 2, slots, D)`; in the kind "vocab" the warm-up does without."""
+        if reading.logs is not None:
+            return reading.logs.exp() @ embedding.weight.to(reading.logs.dtype) * _output_scale(embedding)
+        # The root of the width makes the scale a length.
+        return reading.query * (self.scale / reading.query.shape[-1] ** 0.5)
 
     def _shares(
         self, tokens: torch.Tensor, logs: torch.Tensor | None, blank: torch.Tensor, present: torch.Tensor
@@ -227,7 +231,7 @@ class LiraPrefixProjector(nn.Module):
                 return roads, None
             both = torch.logsumexp(reading.shares.unsqueeze(-1) + chosen, dim=1)
             return roads, -(both * known).sum(-1) / count
-        soft = reading.soft
+        soft = self._soft(reading, embedding)
         wanted = masked_mean(embedding(ids).to(soft), known)
         roads = 1.0 - F.cosine_similarity(soft, wanted.unsqueeze(1), dim=-1)
         if reading.shares is None:
