@@ -280,6 +280,7 @@ def write_ablation(report: dict[str, Any], folder: Path) -> list[Path]:
         `list[Path]`: The files.
     """
     files = [folder / "report.json", folder / "report.md"]
+    folder.mkdir(parents=True, exist_ok=True)
     contents = (strict_json(report), ablation_markdown(report))
     replace_files([(file, [text.encode()]) for file, text in zip(files, contents, strict=True)])
     try:

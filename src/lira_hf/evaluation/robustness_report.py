@@ -44,6 +44,7 @@ def write_robustness_report(report: dict[str, Any], folder: Path) -> list[Path]:
     Returns:
         `list[Path]`: What was written; without matplotlib no plots.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     replace_files([(folder / "report.json", [strict_json(report).encode()])])
     (folder / "report.md").write_text(robustness_markdown(report), encoding="utf-8")
     written = [folder / "report.json", folder / "report.md"]
