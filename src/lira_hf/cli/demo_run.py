@@ -1,5 +1,6 @@
 """What `lira demo` does: loads the parts, and serves the page."""
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -49,8 +50,9 @@ def run_demo(
     try:
         page = build_page(worker)
         address = serve_page(page, port, host, inbrowser, block=False)
-        console.print(f"{address}  (Ctrl-C ends)", markup=False, highlight=False, soft_wrap=True)
-        page.block_thread()
+        with contextlib.suppress(KeyboardInterrupt):  # one may come before the page itself waits for it
+            console.print(f"{address}  (Ctrl-C ends)", markup=False, highlight=False, soft_wrap=True)
+            page.block_thread()
     finally:
         worker.close()
 
