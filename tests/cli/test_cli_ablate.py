@@ -86,7 +86,7 @@ def test_help(lira):
 
 @pytest.mark.slow
 def test_a_quickstarts_folder_is_made_and_used(lira, tmp_path):
-    settings = QuickstartSettings(languages=("vi", "bn"), num_candidates=3, encoder_epochs=1.0, data_limit=20)
+    settings = QuickstartSettings(languages=("vi",), num_candidates=3, encoder_epochs=0.5, data_limit=20)
     (tmp_path / "settings.json").write_text(json.dumps(settings.identity()))
     options = ["--seeds", 1, "--steps", 3, 3, "--only", "no translation critic"]
     result = lira("--quickstart", tmp_path, *options)
