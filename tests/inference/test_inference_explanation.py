@@ -238,7 +238,7 @@ def test_vectors_of_another_model_are_refused(embedder, make, dataset, tmp_path)
     with VectorFolder.create(*made) as folder:
         embed_rows(other, [TextRow("a", "red", "en")], folder)
     with pytest.raises(
-        VectorsError, match=f"are of other .fingerprint {other.fingerprint}.*{embedder.fingerprint}.*embed anew"
+        VectorsError, match=f"{embedder.fingerprint}.*are of other .fingerprint {other.fingerprint}.*embed anew"
     ):
         LiraExplainer(embedder, VectorIndex(VectorFolder(tmp_path / "v")))
 

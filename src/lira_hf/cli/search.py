@@ -19,7 +19,6 @@ from lira_hf.inference import (
     TextRow,
     VectorFolder,
     VectorIndex,
-    VectorsError,
     check_rows,
     encode_rows,
     read_rows,
@@ -93,12 +92,7 @@ def run_vector_search(
     model, processor = load_checkpoint(model_name)
     source = make_source(*source_options)
     embedder = LiraEmbedder(model, processor, source)
-    if folder.manifest["fingerprint"] != embedder.fingerprint:
-        raise VectorsError(
-            f"got the model {model_name} (fingerprint {embedder.fingerprint}) and {vectors}, whose vectors are of "
-            f"{folder.manifest['model']} ({folder.manifest['fingerprint']}); expected the same, since vectors of "
-            "two can't be compared; name that one, or embed anew"
-        )
+    folder.check_model(embedder.fingerprint, f"the model {model_name}")
     index = VectorIndex(folder)
     if queries_file is not None:
         rows = [*rows, *read_rows(queries_file, "queries", language)]

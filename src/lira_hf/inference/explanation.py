@@ -19,7 +19,6 @@ from lira_hf.translation import Score
 from .candidates import FoundCandidate
 from .embedder import LiraEmbedder, pad_candidates
 from .search import SearchHit, SearchIndex, VectorHit, VectorIndex
-from .vectors import VectorFolder, VectorsError
 
 
 __all__ = [
@@ -295,7 +294,7 @@ class LiraExplainer:
 
     def __init__(self, embedder: LiraEmbedder, documents: ComparedDocuments | VectorIndex | None = None):
         if isinstance(documents, VectorIndex):
-            _check_folder(documents.folder, embedder)
+            documents.folder.check_model(embedder.fingerprint)
         self.embedder = embedder
         self.documents = documents
 
@@ -361,18 +360,6 @@ class LiraExplainer:
         hits = [hit for hit in self._search(LIRA, vector, k * _OVERSAMPLE) if hit.language in own][:k]
         missing = None if hits else f"none of the nearest {k * _OVERSAMPLE} documents is in {', '.join(own)}"
         return SystemResult(road, _documents(hits, relevant), missing=missing)
-
-
-def _check_folder(folder: VectorFolder, embedder: LiraEmbedder) -> None:
-    if not len(folder):
-        raise VectorsError(f"got {folder.folder} without vectors; expected some; run `lira embed` to its end")
-    theirs, ours = folder.manifest["fingerprint"], embedder.fingerprint
-    if theirs != ours:
-        raise VectorsError(
-            f"got {folder.folder}, whose vectors are of {folder.manifest['model']} (fingerprint {theirs}), and a "
-            f"model with the fingerprint {ours}; expected the same, since two models' vectors can't be compared; load "
-            "that one, or embed anew"
-        )
 
 
 def _candidates(

@@ -175,6 +175,26 @@ class VectorFolder:
         """Number of vectors."""
         return int(self.offsets[-1])
 
+    def check_model(self, fingerprint: str, name: str = "a model") -> None:
+        """
+        Whether a model's queries can be looked for here.
+
+        Args:
+            fingerprint (`str`): Of the model, see [`LiraEmbedder`].
+            name (`str`, *optional*): Of the model, for the message.
+
+        Raises:
+            VectorsError: For a folder of another model's vectors, or without any.
+        """
+        if not len(self):
+            raise VectorsError(f"got {self.folder} without vectors; expected some; run `lira embed` to its end")
+        if self.manifest["fingerprint"] != fingerprint:
+            raise VectorsError(
+                f"got {name} (fingerprint {fingerprint}) and {self.folder}, whose vectors are of "
+                f"{self.manifest['model']} (fingerprint {self.manifest['fingerprint']}); expected the same, since two "
+                "models' vectors can't be compared; name that one, or embed anew"
+            )
+
     def refresh(self) -> None:
         """Take in the shards that were finished since."""
         names = {_number(path): path.name for path in self.folder.glob("shard-[0-9]*.json")}

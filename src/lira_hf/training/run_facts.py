@@ -14,6 +14,7 @@ import torch
 import yaml
 from huggingface_hub import DatasetCard
 
+from lira_hf.data.files import write_json
 from lira_hf.models import LiraPreTrainedModel
 from lira_hf.models.backbones_lira import backbone_fingerprint
 from lira_hf.translation import CandidateStore
@@ -117,10 +118,7 @@ def write_run_facts(folder: str | os.PathLike, runs: Sequence[Mapping[str, Any]]
         `Path`: The file.
     """
     path = Path(folder) / RUN_FACTS_NAME
-    part = path.with_name(f"{path.name}.part")
-    text = json.dumps({"format": _FORMAT, "runs": list(runs)}, indent=2, ensure_ascii=False)
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_json(path, {"format": _FORMAT, "runs": list(runs)})
     return path
 
 
