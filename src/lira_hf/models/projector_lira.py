@@ -204,14 +204,14 @@ class LiraPrefixProjector(nn.Module):
             shares = F.logsigmoid(torch.stack([gate, -gate], dim=1)).expand_as(blank)
         elif logs is not None and self.config.prefix_gate:
             with torch.no_grad():  # nothing trains it
-                gate = self._log_odds(slot_entropies(logs))
+                gate = self.log_odds(slot_entropies(logs))
                 shares = F.logsigmoid(torch.stack([gate, -gate], dim=1))
         else:
             shares = torch.full_like(blank, 0.5).log()
         alone = torch.zeros_like(shares).masked_fill(~present.unsqueeze(-1), torch.finfo(shares.dtype).min / 4)
         return torch.where(present.all(-1)[:, None, None], shares, alone)
 
-    def _log_odds(self, entropies: torch.Tensor) -> torch.Tensor:
+    def log_odds(self, entropies: torch.Tensor) -> torch.Tensor:
         """Of g over h, `(batch, slots)`, from the entropies `(batch, 2, slots)` of what they read."""
         source, anchor = self.config.gate_weights
         return self.config.gate_bias - source * entropies[:, 0] + anchor * entropies[:, 1]

@@ -89,10 +89,10 @@ def calibrate_gate(
         return None
     signed = sides * torch.tensor([-1.0, 1.0])
     fitted = LogisticRegression(C=10.0, max_iter=1000).fit(signed.numpy(), source.numpy())
-    before = _agreement(config, sides, source)
+    before = _agreement(model, sides, source)
     config.gate_weights = [round(sharpness * float(weight), 4) for weight in fitted.coef_[0]]
     config.gate_bias = round(sharpness * float(fitted.intercept_[0]), 4)
-    after = _agreement(config, sides, source)
+    after = _agreement(model, sides, source)
     found = GateCalibration(
         source_slots, anchor_slots, before, after, tuple(config.gate_weights), float(config.gate_bias)
     )
@@ -122,6 +122,6 @@ def _evidence(model: LiraForCausalLM, batches: Iterable[dict[str, torch.Tensor]]
     return torch.cat(entropies), torch.cat(right)
 
 
-def _agreement(config, entropies: torch.Tensor, source: torch.Tensor) -> float:
-    odds = config.gate_bias - config.gate_weights[0] * entropies[:, 0] + config.gate_weights[1] * entropies[:, 1]
+def _agreement(model: LiraForCausalLM, entropies: torch.Tensor, source: torch.Tensor) -> float:
+    odds = model.lira.prefix_projector.log_odds(entropies.unsqueeze(-1)).squeeze(-1)
     return round(((odds > 0) == source).float().mean().item(), 4)
