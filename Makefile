@@ -25,8 +25,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 quickstart: venv  ## Real text to a trained model, a report and a search (ARGS="..." for options)
 	HF_HUB_OFFLINE=1 $(BIN)/lira quickstart $(ARGS)
 
-test: venv  ## All tests, offline (ARGS="tests/losses -k queue" for some)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+test: venv  ## All tests, offline, one process a core (ARGS="tests/losses -k queue" for some)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadscope $(ARGS)
 
 sweep: venv  ## LiRA over every decoder-only LM that transformers knows (ARGS="llama mamba" for some)
 	HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error OMP_NUM_THREADS=1 $(BIN)/python tests/sweep/run_sweep.py $(ARGS)
