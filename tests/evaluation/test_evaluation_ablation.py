@@ -346,7 +346,7 @@ def test_scored_pairs_too(stages, pairs, tmp_path):
     assert found["metrics"] == ["pearson", "spearman"]
     assert set(found["verdicts"]) == {"multilingual encoder", "CorrQueue"}
     for name, row in found["systems"].items():
-        assert set(row["pearson"]) == {"mean", "ur", "vi"}, name
+        assert set(row["pearson"]) == {"mean", "ur-en", "vi-en"}, name
         assert all(math.isfinite(value) for value in row["pearson"].values())
     settings = json.loads((tmp_path / "run" / "seed-0" / "no-corrqueue" / "lasr.settings.json").read_text())
     assert settings["corr_queue_size"] == 0

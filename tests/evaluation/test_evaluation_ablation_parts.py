@@ -8,13 +8,15 @@ from torch.testing import assert_close
 
 from lira_hf import LiraConfig, LiraModel
 from lira_hf.data import SimilarityPair
-from lira_hf.evaluation.ablation_tasks import PairScores, PairSplit, pair_difference
+from lira_hf.evaluation import PairScores, pair_difference
+from lira_hf.evaluation.ablation_tasks import PairSplit, dump_scores, load_scores
 from lira_hf.training import LiraTrainingArguments
 from lira_hf.training.objective import LasrObjective
 
 
 def pair_scores(cosines, gold, tags):
-    return PairScores(list(tags), np.asarray(cosines, dtype=float), np.asarray(gold, dtype=float))
+    groups = [str(number) for number in range(len(tags))]
+    return PairScores(list(tags), groups, np.asarray(gold, dtype=float), np.asarray(cosines, dtype=float))
 
 
 def test_scores_of_pairs_are_scipys_by_language():
@@ -41,9 +43,9 @@ def test_the_interval_of_pairs_is_that_of_a_bootstrap_by_hand():
     assert found.difference == pytest.approx(np.mean([one.mean() for one in ours]) - theirs[0].mean())
     draws = []
     for _ in range(2000):
+        drawn = generator.integers(0, 80, 80)
         gains = []
-        for start in (0, 40):
-            rows = start + generator.integers(0, 40, 40)
+        for rows in (drawn[drawn < 40], drawn[drawn >= 40]):
             mine = np.mean([stats.pearsonr(one.cosines[rows], gold[rows]).statistic for one in ours])
             gains.append(mine - stats.pearsonr(theirs[0].cosines[rows], gold[rows]).statistic)
         draws.append(np.mean(gains))
@@ -58,14 +60,33 @@ def test_the_interval_of_pairs_is_that_of_a_bootstrap_by_hand():
         pair_difference(ours, [pair_scores(gold, gold[::-1], tags)])
 
 
+def test_spearman_too_is_that_of_a_bootstrap_by_hand_ties_and_groups_included():
+    generator = np.random.default_rng(1)
+    gold, tags = generator.integers(0, 5, 60).astype(float), ["vi"] * 30 + ["ur"] * 30
+    groups = [str(number // 3) for number in range(60)]
+    ours, theirs = (PairScores(tags, groups, gold, gold + generator.normal(0, noise, 60).round(1)) for noise in (1, 3))
+    found, draws = pair_difference([ours], [theirs], "spearman", resamples=2000), []
+    for _ in range(2000):
+        drawn = np.concatenate([np.arange(3) + 3 * group for group in generator.integers(0, 20, 20)])
+        gains = []
+        for rows in (drawn[drawn < 30], drawn[drawn >= 30]):
+            one, other = (stats.spearmanr(side.cosines[rows], gold[rows]).statistic for side in (ours, theirs))
+            gains.append(one - other)
+        draws.append(np.mean(gains))
+    assert found.difference == pytest.approx(ours.mean("spearman") - theirs.mean("spearman"))
+    assert (found.low, found.high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
+    again = load_scores(dump_scores(ours))
+    assert pair_difference([again], [ours], "spearman") == (0, 0, 0)
+
+
 def test_both_texts_of_a_pair_name_its_language():
     pairs = [
-        SimilarityPair("a", "b", 1.0, "en", "ur"),
+        SimilarityPair("a", "b", 1.0, "ur", "ur"),
         SimilarityPair("a", "b", 1.0, "vi", "en"),
         SimilarityPair("a", "b", 1),
     ]
     ones = np.ones((3, 2), dtype=np.float32)
-    assert PairSplit(pairs).score(ones, ones).languages == ["ur", "vi", "und"]
+    assert PairSplit(pairs).score(ones, ones).languages == ["ur", "vi-en", "und"]
 
 
 # The parts that a configuration switches off

@@ -21,19 +21,13 @@ from .diagnosis_report import (
 )
 from .embedder import dev_metrics, evaluate_embedder
 from .generation import SYSTEMS, AnswerScores, evaluate_mgsm, extract_number, mgsm_prompt, system_report
+from .pairs import PairScores, pair_difference
 from .retrieval import METRICS, Interval, RetrievalScores, evaluate_retrieval, paired_difference
 from .robustness import NOISE_RATES, NOISES, TRANSLATIONS, NoiseCurves, TextNoise, fill_clean, word_lexicon
 from .robustness_few_shot import FEW_SHOT_ROWS, FewShotCurve, few_shot_data
 from .robustness_report import robustness_markdown, write_robustness_report
 from .robustness_systems import ROBUSTNESS_SYSTEMS, RobustnessSystems, SourceTexts
-from .robustness_tasks import (
-    PairScores,
-    RobustnessTask,
-    choose_controls,
-    measure_systems,
-    pair_difference,
-    read_task,
-)
+from .robustness_tasks import RobustnessTask, choose_controls, measure_systems, read_task
 from .worked_examples import WORKED_EXAMPLES, WorkedExample
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, pearsonr, spearmanr
 
 from lira_hf.data import BeirDataset, DataError, SimilarityPair, read_beir, read_sts
 from lira_hf.inference import LiraEmbedder
@@ -15,102 +14,16 @@ from lira_hf.training.tasks import read_pairs
 from lira_hf.translation import Critic
 
 from .controls import MIXTURES
-from .retrieval import METRICS, UNKNOWN_LANGUAGE, Interval, RetrievalScores, evaluate_retrieval, paired_difference
+from .pairs import PairScores, pair_difference, pair_groups, pair_language
+from .retrieval import METRICS, Interval, RetrievalScores, evaluate_retrieval, paired_difference
 from .robustness_systems import OURS, RobustnessSystems, SourceTexts, concat
 
 
-__all__ = ["PairScores", "RobustnessTask", "choose_controls", "measure_systems", "pair_difference", "read_task"]
+__all__ = ["RobustnessTask", "choose_controls", "has_split", "measure_systems", "read_task"]
 
 PATH_WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9)
 Vectors = NDArray[np.float32]
 Scores = Any  # RetrievalScores or PairScores
-
-
-@dataclass(frozen=True)
-class PairScores:
-    """
-    Cosines of scored pairs.
-
-    Args:
-        languages (`list[str]`): Of each pair, such as `"vi"` or `"vi-en"`.
-        groups (`list[str]`): What each pair belongs to.
-        gold (`np.ndarray` of shape `(pairs,)`): The scores.
-        cosines (`np.ndarray` of shape `(pairs,)`): The cosines.
-    """
-
-    languages: list[str]
-    groups: list[str]
-    gold: NDArray[np.float64]
-    cosines: NDArray[np.float64]
-
-    def per_language(self, metric: str = "pearson") -> dict[str, float]:
-        """Pearson or Spearman of each language's pairs, -1..1; 0 where one side is constant."""
-        tags = np.array(self.languages)
-        correlation = {"pearson": pearsonr, "spearman": spearmanr}[metric]
-        found = {}
-        for tag in sorted(set(self.languages)):
-            gold, cosines = self.gold[tags == tag], self.cosines[tags == tag]
-            constant = len(gold) < 2 or np.ptp(gold) == 0 or np.ptp(cosines) == 0
-            found[tag] = 0.0 if constant else float(correlation(cosines, gold).statistic)
-        return found
-
-    def mean(self, metric: str = "pearson") -> float:
-        """Mean of the languages."""
-        return float(np.mean(list(self.per_language(metric).values())))
-
-
-def pair_difference(
-    ours: Sequence[PairScores],
-    theirs: Sequence[PairScores],
-    language: str | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """
-    Ours minus theirs in Pearson's correlation, mean of the languages, with a 95 % paired-bootstrap interval, resampled
-    by group (ours).
-
-    Args:
-        ours, theirs (`Sequence[PairScores]`): The same pairs under both systems; one entry per seed, averaged.
-        language (`str`, *optional*): That language's pairs alone.
-        resamples (`int`, *optional*, defaults to 2000): Bootstrap samples.
-        seed (`int`, *optional*, defaults to 0): Of the bootstrap.
-    """
-    first = ours[0]
-    tags = sorted(set(first.languages)) if language is None else [language]
-    rows = [np.flatnonzero(np.array(first.languages) == tag) for tag in tags]
-    number = {group: place for place, group in enumerate(dict.fromkeys(first.groups))}
-    groups = np.array([number[group] for group in first.groups])
-    sides = [np.stack([one.cosines for one in side]) for side in (ours, theirs)]
-
-    def statistic(sample: NDArray[np.int64]) -> float:
-        weights = np.bincount(sample, minlength=len(number))[groups].astype(float)
-        gains = []
-        for at in rows:
-            one, other = (_weighted_pearson(side[:, at], first.gold[at], weights[at]) for side in sides)
-            gains.append(np.mean(one) - np.mean(other))
-        return float(np.nanmean(gains))
-
-    used = np.unique(np.concatenate([groups[at] for at in rows]))
-    point = statistic(used)
-    if len(used) < 3:
-        return Interval(point, float("nan"), float("nan"))
-    how = {"n_resamples": resamples, "vectorized": False, "method": "percentile"}
-    found = bootstrap((used,), statistic, **how, rng=np.random.default_rng(seed)).confidence_interval
-    return Interval(point, float(found.low), float(found.high))
-
-
-def _weighted_pearson(
-    cosines: NDArray[np.float64], gold: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """`(seeds, pairs)` against `(pairs,)`; 0 where one side is constant, NaN without weight."""
-    total = weights.sum()
-    if not total:
-        return np.full(len(cosines), np.nan)
-    one = cosines - (cosines @ weights / total)[:, None]
-    other = gold - gold @ weights / total
-    scale = np.sqrt((one**2 @ weights) * (other**2 @ weights))
-    return np.divide((one * other) @ weights, scale, out=np.zeros(len(cosines)), where=scale > 0)
 
 
 @dataclass(frozen=True)
@@ -201,8 +114,7 @@ def _retrieval(dataset: BeirDataset, embedder: LiraEmbedder, resamples: int) -> 
 def _ranking(pairs: Sequence[SimilarityPair], embedder: LiraEmbedder, resamples: int) -> RobustnessTask:
     sides = [(pair.text1, pair.language1) for pair in pairs] + [(pair.text2, pair.language2) for pair in pairs]
     texts = SourceTexts.find(embedder, [text for text, _ in sides], [tag for _, tag in sides])
-    languages = [_pair_language(pair) for pair in pairs]
-    groups = [pair.group or str(number) for number, pair in enumerate(pairs)]
+    languages, groups = [pair_language(pair) for pair in pairs], pair_groups(pairs)
     gold = np.array([pair.score for pair in pairs], dtype=float)
 
     def score(vectors: Vectors, _: Vectors | None) -> PairScores:
@@ -210,14 +122,9 @@ def _ranking(pairs: Sequence[SimilarityPair], embedder: LiraEmbedder, resamples:
         return PairScores(languages, groups, gold, (first * second).sum(-1).astype(float))
 
     def difference(ours: Sequence[Scores], theirs: Sequence[Scores], language: str | None) -> Interval:
-        return pair_difference(ours, theirs, language, resamples)
+        return pair_difference(ours, theirs, "pearson", language, resamples)
 
     return RobustnessTask("ranking", texts, None, ("pearson", "spearman"), score, difference)
-
-
-def _pair_language(pair: SimilarityPair) -> str:
-    one, other = (tag or UNKNOWN_LANGUAGE for tag in (pair.language1, pair.language2))
-    return one if one == other else f"{one}-{other}"
 
 
 class TaskDocuments:
