@@ -288,7 +288,7 @@ def _roads(system: System, items: Sequence[Item]) -> dict[str, Any]:
 
 
 def _ask(system: System, model: LiraForCausalLM, processor: LiraProcessor, items: Sequence[Item]) -> list[int | None]:
-    generator = LiraGenerator(model, processor, batch_size=64)
+    generator = LiraGenerator(model, processor, batch_size=256)
     prompts = [prompt_text(processor.prefix_token)] * len(items)
     texts = generator.generate(**_roads(system, items), prompts=prompts, max_new_tokens=_NEW_TOKENS, do_sample=False)
     return [parse_equation(text) for text in texts]

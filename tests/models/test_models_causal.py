@@ -292,6 +292,28 @@ def test_vocabulary_projection_stays_within_the_bases_embeddings():
     torch.testing.assert_close(model.find_prefix(batch["input_ids"], **roads)["prefix_embeds"], expected)
 
 
+def test_the_graph_through_the_chosen_candidate_alone_has_the_gradient_of_that_through_all():
+    model = tiny_lira.causal("llama", prefix_projection="vocab", candidate_mode="argmax")
+    model.freeze(arca=False)
+    batch = batch_for(model, 3, 6, 2)
+    batch["anchor_ids"][2] = 0  # a text without candidates
+    batch["anchor_mask"][2] = 0
+    roads = {name: value for name, value in batch.items() if name not in ("input_ids", "attention_mask")}
+    slots = torch.randint(0, 99, (3, model.config.num_bins, 2))
+    found = []
+    for alone in (True, False):
+        model.zero_grad()
+        arca, source, anchor = model.lira.anchor_roads(**roads, candidate_gradients=not alone)
+        assert (arca.chosen_tokens is not None) == alone
+        fused = model.lira.fuse(arca, source, anchor, head=False)
+        model.reference_loss(slots, fused).backward()
+        found.append({name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None})
+    assert any("anchor_projection" in name for name in found[0])
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], msg=lambda text, name=name: f"{name}: {text}")
+
+
 def test_the_prefix_starts_at_the_length_of_the_bases_embeddings():
     for base in ("llama", "gemma3_text"):
         model = tiny_lira.causal(base)

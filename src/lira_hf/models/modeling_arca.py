@@ -38,6 +38,8 @@ class LiraArcaOutput(ModelOutput):
         candidate_mask (`torch.Tensor` of shape `(batch, candidates)`, bool): Candidates that exist.
         similarity (`torch.Tensor` of shape `(batch, candidates)`): sim, the embedding critic's cosine.
         log_policy (`torch.Tensor` of shape `(batch, candidates)`): log pi; absent candidates hold the lowest float.
+        chosen_tokens (`torch.Tensor` of shape `(batch, bins, hidden_size)`): The likeliest candidate's adapted bins, with
+            a graph of their own, where `anchor_tokens` has none.
     """
 
     source_tokens: torch.Tensor | None = None
@@ -50,6 +52,7 @@ class LiraArcaOutput(ModelOutput):
     candidate_mask: torch.Tensor | None = None
     similarity: torch.Tensor | None = None
     log_policy: torch.Tensor | None = None
+    chosen_tokens: torch.Tensor | None = None
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -182,6 +185,7 @@ class LiraArca(nn.Module):
         anchor_features: torch.Tensor | None,
         anchor_scores: torch.Tensor | None = None,
         anchor_traits: torch.Tensor | None = None,
+        candidate_gradients: bool = True,
     ) -> LiraArcaOutput:
         """
         Args:
@@ -189,6 +193,8 @@ class LiraArca(nn.Module):
             anchor_features (`torch.Tensor` of shape `(batch, candidates, 1 + bins, d_h)`, *optional*): Its candidates.
             anchor_scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*): s, e, p in 1..10, or 0.
             anchor_traits (`torch.Tensor` of shape `(batch, candidates, traits)`, *optional*): What is free to know.
+            candidate_gradients (`bool`, *optional*, defaults to `True`): `False` where no loss asks for what is known of
+                the candidates: where one of them is chosen, the graph then leads through that one alone.
         """
         output = LiraArcaOutput()
         if source_features is not None:
@@ -197,6 +203,25 @@ class LiraArca(nn.Module):
             output.source_embeds = unit(masked_mean(output.source_tokens, output.source_mask))
         if anchor_features is None or anchor_features.shape[1] == 0:
             return output
+        alone = not candidate_gradients and self.config.candidate_mode == "argmax" and torch.is_grad_enabled()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not alone):
+            self._judge(output, anchor_features, anchor_scores, anchor_traits)
+        if alone:
+            rows, best = (
+                torch.arange(len(anchor_features), device=anchor_features.device),
+                output.log_policy.argmax(-1),
+            )
+            output.chosen_tokens = self.adaptor(anchor_features[rows, best, 1:], "anchor")
+        return output
+
+    def _judge(
+        self,
+        output: LiraArcaOutput,
+        anchor_features: torch.Tensor,
+        anchor_scores: torch.Tensor | None,
+        anchor_traits: torch.Tensor | None,
+    ) -> None:
+        """Adds what is known of the candidates."""
         output.anchor_mask = bin_mask(anchor_features[:, :, 1:])
         output.candidate_mask = output.anchor_mask.any(-1)
         output.anchor_tokens = self.adaptor(anchor_features[:, :, 1:], "anchor")
@@ -207,7 +232,6 @@ class LiraArca(nn.Module):
         output.log_policy = self.actor(
             anchor_scores, output.similarity, consensus, output.candidate_mask, anchor_traits
         )
-        return output
 
     def _similarity(self, output: LiraArcaOutput) -> torch.Tensor:
         if output.source_embeds is None or not self.has_critic:
@@ -322,7 +346,10 @@ def mix_candidates(arca: LiraArcaOutput, sentence: torch.Tensor, weights: torch.
     total = bin_weights.sum(1)
     # A bin that only candidates of next to no weight reach is left out, as it would be without them.
     mask = total > 1e-6
-    tokens = (bin_weights.unsqueeze(-1) * arca.anchor_tokens).sum(1) / total.clamp(min=1e-6).unsqueeze(-1)
+    if arca.chosen_tokens is not None:
+        tokens = arca.chosen_tokens * mask.unsqueeze(-1)
+    else:
+        tokens = (bin_weights.unsqueeze(-1) * arca.anchor_tokens).sum(1) / total.clamp(min=1e-6).unsqueeze(-1)
     mixed = (weights.unsqueeze(-1) * unit(sentence)).sum(1)
     return tokens, mask, mixed
 

@@ -276,7 +276,8 @@ class LiraWithBase(LiraPreTrainedModel):
         """Both roads fused, as [`LiraModel.fuse`] gives them, without the embedding; where asked for, also g's and h's
         alone. Arguments as in [`~LiraForCausalLM.forward`]."""
         keep = {name: roads.pop(name) for name in ("keep_source", "keep_anchor") if name in roads}
-        arca, source, anchor = self.lira.anchor_roads(**roads)
+        # No loss of generation asks for what Arca knows of candidates that aren't chosen.
+        arca, source, anchor = self.lira.anchor_roads(**roads, candidate_gradients=False)
         fused = self.lira.fuse(arca, source, anchor, language_ids, head=False, **keep)
         if not output_paths:
             return fused, []

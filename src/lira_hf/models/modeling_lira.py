@@ -368,13 +368,15 @@ class LiraModel(LiraPreTrainedModel):
         source_features: torch.Tensor | None = None,
         anchor_features: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
+        candidate_gradients: bool = True,
     ) -> tuple[LiraArcaOutput, torch.Tensor | None, torch.Tensor | None]:
-        """Arca over both roads, as in [`~LiraModel.forward`]: what it found, and the features of g and h."""
+        """Arca over both roads, as in [`~LiraModel.forward`]: what it found, and the features of g and h.
+        `candidate_gradients` as of [`LiraArca`]."""
         source_features, anchor_features = self._features(
             source_ids, source_mask, anchor_ids, anchor_mask, source_features, anchor_features, input_ids
         )
         check_features(self.config, source_features, anchor_features, anchor_scores, anchor_traits)
-        arca = self.arca(source_features, anchor_features, anchor_scores, anchor_traits)
+        arca = self.arca(source_features, anchor_features, anchor_scores, anchor_traits, candidate_gradients)
         return arca, source_features, anchor_features
 
     def soft_prefix(self, tokens: torch.Tensor, mask: torch.Tensor) -> SoftPrefix:

@@ -137,8 +137,10 @@ def _is_latin(letter: str) -> bool:
 
 
 def _latin_share(text: str) -> float:
-    letters = [letter for letter in text if letter.isalpha()]
-    return sum(map(_is_latin, letters)) / len(letters) if letters else 1.0
+    # A text has few different letters.
+    letters = [(letter, count) for letter, count in Counter(text).items() if letter.isalpha()]
+    whole = sum(count for _, count in letters)
+    return sum(count for letter, count in letters if _is_latin(letter)) / whole if whole else 1.0
 
 
 def _latin_words(text: str) -> set[str]:

@@ -174,17 +174,17 @@ def reference_slots(rows: Sequence[Sequence[int]], num_slots: int) -> torch.Tens
         `torch.Tensor` of shape `(batch, slots, most tokens in a slot)`, long, padded with -100; of a text without
         tokens all is -100.
     """
-    bins: list[list[list[int]]] = []
-    for row in rows:
-        slots: list[list[int]] = [[] for _ in range(num_slots)]
-        for position, token in enumerate(row):
-            slots[position * num_slots // len(row) if len(row) > num_slots else position].append(token)
-        bins.append(slots)
-    most = max((len(slot) for slots in bins for slot in slots), default=0) or 1
-    labels = torch.full((len(bins), num_slots, most), -100)
-    for number, slots in enumerate(bins):
-        for place, slot in enumerate(slots):
-            labels[number, place, : len(slot)] = torch.tensor(slot, dtype=torch.long)
+    most = max((-(-len(row) // num_slots) for row in rows), default=0) or 1
+    labels = torch.full((len(rows), num_slots, most), -100)
+    for number, row in enumerate(rows):
+        count, ids = len(row), torch.tensor(row, dtype=torch.long)
+        if count <= num_slots:
+            labels[number, :count, 0] = ids
+        else:
+            places = torch.arange(count)
+            slots = places * num_slots // count
+            # A slot's first token is the first whose place, scaled, reaches the slot.
+            labels[number, slots, places - -(-slots * count // num_slots)] = ids
     return labels
 
 
