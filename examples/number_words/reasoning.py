@@ -58,8 +58,10 @@ SHOWN = (
     "g only",
     "h only",
     "LiRA, asked without critic scores",
+    "LiRA, trained without critic scores",
+    "LiRA, without embedding critic",
+    "LiRA, asked without gate",
     "MindMerger-style",
-    "LiRA, without gate",
 )
 
 

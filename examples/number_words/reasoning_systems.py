@@ -112,6 +112,7 @@ class System:
         critic (`bool`): the critic's scores are read.
         asked (`str`): what it is asked with: `"all"`, or `"candidates"` without the text (h alone).
         like (`str`): name of the system whose model it uses, where it is none of its own.
+        gate (`bool`): the gate is asked, rather than both roads alike.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -120,6 +121,7 @@ class System:
     critic: bool = True
     asked: str = "all"
     like: str = ""
+    gate: bool = True
 
 
 SYSTEMS: dict[str, System] = {
@@ -127,8 +129,9 @@ SYSTEMS: dict[str, System] = {
     "g only": System({"prefix_gate": False}, arca=False, candidates=0, critic=False),
     "h only": System(asked="candidates", like="LiRA"),
     "LiRA, asked without critic scores": System(critic=False, like="LiRA"),
+    "LiRA, asked without gate": System(like="LiRA", gate=False),
     "MindMerger-style": System({"prefix_roads": "both"}, arca=False, candidates=1, critic=False),
-    "LiRA, without gate": System({"prefix_gate": False}),
+    "LiRA, trained without gate": System({"prefix_gate": False}),
     "LiRA, without embedding critic": System({"anchor_weight": 0.0, "reward_weights": [1.0, 1.0, 1.0, 0.0]}),
     "LiRA, trained without critic scores": System(critic=False),
     "LiRA, both roads side by side (2S)": System({"prefix_roads": "both"}),
@@ -161,6 +164,8 @@ def run_system(
     if not system.like or not (folder / "config.json").is_file():
         _train(system.like or name, seed, places, settings, folder)
     model, processor = LiraForCausalLM.from_pretrained(folder), LiraProcessor.from_pretrained(folder)
+    if not system.gate:
+        model.lira.prefix_projector.config.prefix_gate = False
     found: dict[str, Any] = {}
     for split, items in asked.items():
         answers = _ask(system, model.eval(), processor, items)

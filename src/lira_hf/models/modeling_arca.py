@@ -38,8 +38,8 @@ class LiraArcaOutput(ModelOutput):
         candidate_mask (`torch.Tensor` of shape `(batch, candidates)`, bool): Candidates that exist.
         similarity (`torch.Tensor` of shape `(batch, candidates)`): sim, the embedding critic's cosine.
         log_policy (`torch.Tensor` of shape `(batch, candidates)`): log pi; absent candidates hold the lowest float.
-        chosen_tokens (`torch.Tensor` of shape `(batch, bins, hidden_size)`): The likeliest candidate's adapted bins, with
-            a graph of their own, where `anchor_tokens` has none.
+        chosen_tokens (`torch.Tensor` of shape `(batch, bins, hidden_size)`): The likeliest candidate's adapted bins,
+            with a graph of their own, where `anchor_tokens` has none.
     """
 
     source_tokens: torch.Tensor | None = None
@@ -193,8 +193,8 @@ class LiraArca(nn.Module):
             anchor_features (`torch.Tensor` of shape `(batch, candidates, 1 + bins, d_h)`, *optional*): Its candidates.
             anchor_scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*): s, e, p in 1..10, or 0.
             anchor_traits (`torch.Tensor` of shape `(batch, candidates, traits)`, *optional*): What is free to know.
-            candidate_gradients (`bool`, *optional*, defaults to `True`): `False` where no loss asks for what is known of
-                the candidates: where one of them is chosen, the graph then leads through that one alone.
+            candidate_gradients (`bool`, *optional*, defaults to `True`): `False` where no loss asks for what is known
+                of the candidates: where one of them is chosen, the graph then leads through that one alone.
         """
         output = LiraArcaOutput()
         if source_features is not None:
