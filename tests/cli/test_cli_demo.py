@@ -115,7 +115,7 @@ def test_bad_input(lira, checkpoint, tiny_data, tiny_backbones, tmp_path):
         ((checkpoint, tmp_path / "none"), "expected a BEIR folder, a .jsonl file"),
         ((tiny_backbones["anchor"], tiny_data), "holds a BertModel; expected a LiRA checkpoint"),
         ((checkpoint, tiny_data, "--split", "none"), "the splits .*dev.*without qrels/none.tsv"),
-        ((checkpoint, tiny_data, "--critic", "judge"), "without --store and --translator"),
+        ((checkpoint, tiny_data, "--critic", "judge"), "without a store and without a translator"),
         ((checkpoint, tiny_data, "--vectors", tmp_path / "none"), "none"),
     ):
         result = lira("demo", *arguments)

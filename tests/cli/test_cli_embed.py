@@ -100,7 +100,9 @@ def test_embed_says_what_is_wrong_before_it_starts(lira, checkpoint, tmp_path):
     good = tmp_path / "good.txt"
     good.write_text("red\n")
     options = (checkpoint, good, "-o", tmp_path / "v", "-l", "vi")
-    refused(lira("embed", *options, "--critic", "judge"), "got --critic judge without --store and --translator")
+    refused(
+        lira("embed", *options, "--critic", "judge"), "got the critic judge without a store and without a translator"
+    )
     refused(lira("embed", *options, "--store", tmp_path / "no.sqlite"), "no.sqlite isn't there")
     assert not (tmp_path / "v").exists()
     assert lira("embed", *options, "--precision", "int4").exit_code == 2

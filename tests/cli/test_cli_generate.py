@@ -111,7 +111,7 @@ def test_what_is_refused(lira, checkpoint, tiny_lira, tmp_path):
         assert lira("generate", checkpoint, *given).exit_code == 2
     refused(lira("generate", checkpoint, "a", "-l", "nonsense"), "unknown language tag 'nonsense'")
     refused(lira("generate", checkpoint, "--file", tmp_path / "none.txt"), "none.txt', which is no file")
-    refused(lira("generate", checkpoint, "a", "--critic", "judge"), "got --critic judge without --store")
+    refused(lira("generate", checkpoint, "a", "--critic", "judge"), "got the critic judge without a store")
     for part in tiny_lira():
         part.save_pretrained(tmp_path / "embedding")
     refused(lira("generate", tmp_path / "embedding", "a"), "has no base LM .*load an embedding-only one by AutoModel")

@@ -311,7 +311,7 @@ def test_long_prompts_lose_their_start_and_keep_the_prefix(parts, caplog):
 def test_what_is_refused(parts, tmp_path):
     with pytest.raises(ValueError, match="got a live model without its processor"):
         LiraLM(parts[0])
-    with pytest.raises(ValueError, match="got critic='judge' without store and translator"):
+    with pytest.raises(ValueError, match="got the critic judge without a store"):
         LiraLM(*parts, critic="judge")
     parts[0].language_model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a LlamaForCausalLM; expected a LiRA checkpoint with a base LM"):

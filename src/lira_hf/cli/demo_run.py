@@ -16,12 +16,12 @@ from lira_hf.inference import (
     RoadFeatures,
     VectorFolder,
     VectorIndex,
+    make_source,
 )
 from lira_hf.integrations.demo import DemoWorker, LiraDemo
 from lira_hf.models import LiraConfig, LiraForCausalLM, LiraModel, LiraProcessor
 
 from .checkpoint import load_checkpoint
-from .embed import make_source
 
 
 __all__ = ["make_demo", "run_demo"]

@@ -30,10 +30,9 @@ from lira_hf.evaluation import (
     semantic_bank,
     write_diagnosis_rows,
 )
-from lira_hf.inference import LiraEmbedder, RoadFeatures
+from lira_hf.inference import LiraEmbedder, RoadFeatures, make_source
 
 from .checkpoint import load_checkpoint
-from .embed import make_source
 
 
 __all__ = ["DiagnoseOptions", "run_diagnose"]

@@ -7,50 +7,19 @@ from rich.console import Console
 
 from lira_hf.data import normalize_language
 from lira_hf.inference import (
-    CandidateSource,
     EmbedderPool,
     LiraEmbedder,
     VectorFolder,
     check_rows,
     embed_rows,
+    make_source,
     read_rows,
-    stored_critic,
 )
-from lira_hf.translation import CandidateStore, Critic, HeuristicCritic, Identity, load_translator
 
 from .checkpoint import load_checkpoint
 
 
-__all__ = ["make_source", "run_embed"]
-
-
-def make_source(
-    store: Path | None, translator: Path | None, critic: str | None, num_candidates: int
-) -> CandidateSource | None:
-    """
-    Where candidates come from, by the options; `None` without a store and a translator.
-
-    `critic` is the folder of a saved heuristic critic, or the name of one whose scores the store has. With a
-    translator the store takes in what it answers, and is made if it isn't there.
-    """
-    if store is None and translator is None:
-        if critic is not None:
-            raise ValueError(
-                f"got --critic {critic} without --store and --translator; expected what it judges; add one of the two"
-            )
-        return None
-    held = None if store is None else CandidateStore(store, read_only=translator is None)
-    judge: Critic | Identity | None = None
-    if critic is not None and Path(critic).is_dir():
-        judge = HeuristicCritic.load(Path(critic))
-    elif critic is not None:
-        if held is None:
-            raise ValueError(
-                f"got --critic {critic}, which is no folder, without --store; expected the folder of a saved critic, "
-                "or the store that has a critic's scores; mend the path, or add --store"
-            )
-        judge = stored_critic(held, *critic.split(":", 1))
-    return CandidateSource(held, None if translator is None else load_translator(translator), judge, num_candidates)
+__all__ = ["run_embed"]
 
 
 def run_embed(

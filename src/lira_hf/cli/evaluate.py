@@ -9,11 +9,10 @@ from rich.table import Table
 
 from lira_hf.data import read_beir
 from lira_hf.evaluation import METRICS, RetrievalScores, evaluate_embedder
-from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, stored_critic
+from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, make_source, stored_critic
 from lira_hf.translation import CandidateStore, load_translator
 
 from .checkpoint import load_checkpoint
-from .embed import make_source
 
 
 __all__ = ["run_evaluate", "run_mteb"]

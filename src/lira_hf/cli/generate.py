@@ -9,10 +9,8 @@ from rich.text import Text
 from transformers import AutoModelForCausalLM, AutoProcessor
 
 from lira_hf.data import normalize_language
-from lira_hf.inference import CandidateSource, LiraGenerator, answer_file
+from lira_hf.inference import CandidateSource, LiraGenerator, answer_file, make_source
 from lira_hf.models import LiraForCausalLM, LiraProcessor
-
-from .embed import make_source
 
 
 __all__ = ["run_generate"]

@@ -21,12 +21,12 @@ from lira_hf.inference import (
     VectorIndex,
     check_rows,
     encode_rows,
+    make_source,
     read_rows,
 )
 from lira_hf.translation import clean_text
 
 from .checkpoint import load_checkpoint
-from .embed import make_source
 
 
 __all__ = ["run_search", "run_vector_search"]

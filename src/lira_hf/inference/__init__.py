@@ -1,7 +1,7 @@
 """Text to vectors: cached backbone features, candidates on demand, the embedder, folders of vectors, search."""
 
 from .answers import AnswerReport, AnswersError, QuestionRow, answer_file, read_questions
-from .candidates import CandidateSource, FoundCandidate, stored_critic
+from .candidates import CandidateSource, FoundCandidate, make_source, stored_critic
 from .embedder import LiraEmbedder, pad_candidates
 from .explanation import (
     CandidateFacts,
@@ -59,6 +59,7 @@ __all__ = [
     "encode_rows",
     "estimate_run",
     "inspect_tokenizer",
+    "make_source",
     "pad_candidates",
     "quantize",
     "read_questions",

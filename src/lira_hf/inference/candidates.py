@@ -3,11 +3,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from lira_hf.translation import CandidateStore, Critic, Identity, Score, Translator, clean_text
+from lira_hf.translation import (
+    CandidateStore,
+    Critic,
+    HeuristicCritic,
+    Identity,
+    Score,
+    Translator,
+    clean_text,
+    load_translator,
+)
 
 
-__all__ = ["CandidateSource", "FoundCandidate", "stored_critic"]
+__all__ = ["CandidateSource", "FoundCandidate", "make_source", "stored_critic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +156,44 @@ class CandidateSource:
                 if score is not None  # the judge gave none; it is asked again in a later run
             ]
             self.store.add_scores(language, rows, judge)
+
+
+def make_source(
+    store: str | Path | None, translator: str | Path | None, critic: str | None, num_candidates: int
+) -> CandidateSource | None:
+    """
+    Where candidates come from, by the options of the commands.
+
+    Args:
+        store (`str` or `Path`, *optional*): A candidate store. With a translator it takes in what that answers, and is
+            made if it isn't there.
+        translator (`str` or `Path`, *optional*): Folder of a saved translator.
+        critic (`str`, *optional*): Folder of a saved heuristic critic, or `name` or `name:fingerprint` of one whose
+            scores the store has.
+        num_candidates (`int`): K.
+
+    Returns:
+        [`CandidateSource`]: `None` without a store and a translator.
+
+    Raises:
+        ValueError: For a critic without anything to judge, or one that isn't there.
+    """
+    if store is None and translator is None:
+        if critic is not None:
+            raise ValueError(
+                f"got the critic {critic} without a store and without a translator; expected what it judges; add "
+                "one of the two"
+            )
+        return None
+    held = None if store is None else CandidateStore(store, read_only=translator is None)
+    judge: Critic | Identity | None = None
+    if critic is not None and Path(critic).is_dir():
+        judge = HeuristicCritic.load(Path(critic))
+    elif critic is not None:
+        if held is None:
+            raise ValueError(
+                f"got the critic {critic}, which is no folder, without a store; expected the folder of a saved "
+                "critic, or the store that has a critic's scores; mend the path, or add the store"
+            )
+        judge = stored_critic(held, *critic.split(":", 1))
+    return CandidateSource(held, None if translator is None else load_translator(translator), judge, num_candidates)

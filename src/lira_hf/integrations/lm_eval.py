@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os.path import commonprefix
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +15,11 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoProcessor
 
 from lira_hf.data import language_name, normalize_language
-from lira_hf.inference import CandidateSource, LiraGenerator, cut_at_stop, stored_critic
+from lira_hf.inference import CandidateSource, LiraGenerator, cut_at_stop, make_source
 from lira_hf.inference.generator import stop_options
 from lira_hf.models import LiraForCausalLM, LiraProcessor
 from lira_hf.models.prompt_lira import expand_prefix
-from lira_hf.translation import CandidateStore, Critic, HeuristicCritic, Identity, clean_text, load_translator
+from lira_hf.translation import clean_text
 
 
 try:
@@ -123,7 +122,7 @@ class LiraLM(TemplateLM):
         model, processor = _load(pretrained, processor, dtype)
         if device is not None or isinstance(pretrained, str):
             model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        source = candidate_source or _make_source(store, translator, critic, candidates)
+        source = candidate_source or make_source(store, translator, critic, candidates)
         self.generator = LiraGenerator(model, processor, source, chat=False)
         self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
         self.language = language if isinstance(language, dict) else language and _tag(language)
@@ -449,24 +448,6 @@ def _load(
             "folder, or use lm-eval's own model 'hf'"
         )
     return model, processor or AutoProcessor.from_pretrained(pretrained)
-
-
-def _make_source(
-    store: str | None, translator: str | None, critic: str | None, num_candidates: int
-) -> CandidateSource | None:
-    if store is None and translator is None:
-        if critic is not None:
-            raise ValueError(f"got critic={critic!r} without store and translator; expected what it judges; add one")
-        return None
-    held = None if store is None else CandidateStore(store, read_only=translator is None)
-    judge: Critic | Identity | None = None
-    if critic is not None and Path(critic).is_dir():
-        judge = HeuristicCritic.load(Path(critic))
-    elif critic is not None:
-        if held is None:
-            raise ValueError(f"got critic={critic!r}, which is no folder, without store; expected one of the two")
-        judge = stored_critic(held, *critic.split(":", 1))
-    return CandidateSource(held, None if translator is None else load_translator(translator), judge, num_candidates)
 
 
 if __name__ == "__main__":
