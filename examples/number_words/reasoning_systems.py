@@ -59,7 +59,7 @@ class HeadSettings:
         answer_steps, answer_rate: of stage 2 end to end, after it; 0 steps: none.
         answer_slot_weight (`float`): of the reference's loss beside the answer's.
         lora_rank (`int`): of LoRA on the base LM in that; 0: it is frozen.
-        weight_decay (`float`): of both stages.
+        weight_decay, beta2 (`float`): of both stages' AdamW.
     """
 
     config: dict[str, Any] = field(
@@ -78,7 +78,7 @@ class HeadSettings:
     arca_batch: int = 128
     arca_rate: float = 1e-3
     actor_rate: float = 5e-3
-    steps: int = 1100
+    steps: int = 900
     batch: int = 32
     rate: float = 2e-3
     path_dropout: float = 0.2
@@ -87,6 +87,7 @@ class HeadSettings:
     answer_slot_weight: float = 0.5
     lora_rank: int = 0
     weight_decay: float = 0.01
+    beta2: float = 0.98
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def _shared(system: System, seed: int, places: Places, settings: HeadSettings) -
         "features": str(places.features),
         "seed": seed,
         "weight_decay": settings.weight_decay,
+        "adam_beta2": settings.beta2,
         "warmup_steps": 0.1,
         "logging_steps": 100,
         "eval_strategy": "no",
