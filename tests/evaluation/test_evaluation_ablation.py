@@ -37,6 +37,8 @@ ROWS = [
     "no translation",
     "no multilingual encoder",
     "with a DocQueue of 16",
+    "no path dropout",
+    "with consistency",
     "MindMerger-style",
 ]
 
@@ -111,7 +113,7 @@ def test_every_row_is_trained_and_reported(finished, report):
         "dev": {"queries": 24, "documents": 48},
         "test": {"queries": 24, "documents": 48},
     }
-    assert "stage 2 and scores of no translation, seed 0 (4 of 7)" in heard
+    assert "stage 2 and scores of no translation, seed 0 (4 of 9)" in heard
     assert not list(folder.rglob("checkpoint-*"))
 
 
@@ -250,7 +252,14 @@ def test_the_report_says_which_part_earned_its_place(report, finished):
     for name, row in report["systems"].items():
         assert f"| **{name}** |" in text if name == "LiRA" else f"| {name} |" in text
         assert f"{100 * row['ndcg@10']['mean']:.1f}" in text
-    for part in ("translation critic", "embedding critic", "translation", "multilingual encoder", "DocQueue"):
+    for part in (
+        "translation critic",
+        "embedding critic",
+        "translation",
+        "multilingual encoder",
+        "DocQueue",
+        "consistency",
+    ):
         assert f"* The {part} " in text
     told = {"yes": "earned its place", "no": "taking it away costs nothing", "harms": "without it the model is better"}
     line = next(line for line in text.splitlines() if line.startswith("* The translation critic "))

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lira_hf.training import LiraTrainingArguments
+
 
 __all__ = ["FULL", "TASKS", "Variant", "make_variants", "stage_recipes"]
 
@@ -14,6 +16,8 @@ TASKS = {"retrieval": "queue_size", "ranking": "corr_queue_size"}
 _NO_CRITIC = {"critic": None, "critic_fingerprint": None}
 # sim is 0 by design there, and no sign of a collapse.
 _NO_SIM = {"collapse_spread": 0.0}
+# Of stage 2: what each is called, and how much of it a model without one is given.
+_PARTS_OF_TRAINING = {"path_dropout": ("path dropout", 0.3), "consistency_weight": ("consistency", 0.1)}
 _QUEUES = {"queue_size": "DocQueue", "corr_queue_size": "CorrQueue"}
 
 
@@ -77,6 +81,7 @@ def make_variants(lasr: dict[str, Any], queue_size: int = 1024) -> tuple[list[Va
         found += [_without_embedding_critic(), _without_translation(), _without_multilingual_encoder()]
     found.append(_other_queue(queue, lasr.get(queue, 0), queue_size))
     if lasr.get("store") is not None:
+        found += [_other_part(name, part, given, lasr) for name, (part, given) in _PARTS_OF_TRAINING.items()]
         found.append(_mind_merger(queue, lasr.get("task", "retrieval")))
     return found, missing
 
@@ -141,6 +146,14 @@ def _other_queue(field_name: str, size: int, given: int) -> Variant:
         lasr={field_name: given},
         start="full",
     )
+
+
+def _other_part(name: str, part: str, given: float, lasr: dict[str, Any]) -> Variant:
+    """Without a part of stage 2's training, or with it where the recipe has none."""
+    if lasr.get(name, getattr(LiraTrainingArguments, name)):
+        return Variant(f"no {part}", f"stage 2 without {part}", part, lasr={name: 0.0}, start="full")
+    told = f"the recipes have no {part}; this row has one ({name} {given:g})"
+    return Variant(f"with {part}", told, part, adds=True, lasr={name: given}, start="full")
 
 
 def _mind_merger(queue: str, task: str) -> Variant:

@@ -107,7 +107,6 @@ def lasr_recipe(
         "learning_rate": 1e-3,
         "train_arca": True,
         "queue_size": queue_size,
-        "path_dropout": 0.3,
         "eval_steps": steps,
         "save_steps": steps,
         "load_best_model_at_end": True,

@@ -173,9 +173,11 @@ class LiraTrainingArguments(TrainingArguments):
             was measured to be better (docs/results/ranking.md). `False`: as it falls out.
         safe_similarity (`float`, *optional*, defaults to 0.95): A document as close as this to the positive is no
             negative.
-        consistency_weight (`float`, *optional*, defaults to 0.1): Pull of each single road towards both.
+        consistency_weight (`float`, *optional*, defaults to 0.0): Pull of each single road towards both (paper). Off,
+            since nothing was gained by it (docs/ablation.md), and a step costs two further passes of the fusion.
         start_weight (`float`, *optional*, defaults to 1.0): Pull towards the untrained start (ours).
-        path_dropout (`float`, *optional*, defaults to 0.3): Share of the queries that lose one road (ours).
+        path_dropout (`float`, *optional*, defaults to 0.1): Share of the queries that lose one road (ours): more is
+            better where texts are asked about without a translation, none where all have one (docs/ablation.md).
         generation_loss (`str`, *optional*, defaults to `"answer"`): Of generation: `"reference"` warms the soft prefix
             up, against the rows' English references (ours); `"answer"` trains it end to end, through the base LM
             (paper), at a learning rate of 1e-4 or less once it is warm.
@@ -215,9 +217,9 @@ class LiraTrainingArguments(TrainingArguments):
     corr_refresh: int = 0
     corr_gradient_weight: bool = True
     safe_similarity: float = 0.95
-    consistency_weight: float = 0.1
+    consistency_weight: float = 0.0
     start_weight: float = 1.0
-    path_dropout: float = 0.3
+    path_dropout: float = 0.1
     generation_loss: str = "answer"
     slot_weight: float = 0.0
     lora_rank: int = 0
