@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from lira_hf import LiraModel, LiraProcessor
 from lira_hf.cli.main import app
 from lira_hf.data import read_tsv
-from lira_hf.evaluation import evaluate_embedder, paired_difference
+from lira_hf.evaluation import calibrate_path_weights, evaluate_embedder, paired_difference
 from lira_hf.inference import RoadFeatures
 from lira_hf.quickstart import Quickstart, QuickstartSettings
 
@@ -91,12 +91,16 @@ def test_the_reports_figures_are_those_of_the_run(finished, report):
     controls, test = run.controls("test"), run.split("test")
     start = evaluate_embedder(run.embedder(folder / "seed-0" / "arca"), test)
     trained = evaluate_embedder(run.embedder(run.model_folder), test)
+    calibrated = run.embedder(run.model_folder)
+    assert calibrated.model.config.language_path_weights is None
+    calibrate_path_weights(calibrated, run.split("dev"), fewest=1)
     for name, scores in {
         "g alone": controls.source_alone(),
         "translate, then h": controls.translated(chosen["mixture"]),
         "concat, tuned on dev": controls.concat(chosen["mixture"], chosen["path_weight"]),
         "LiRA, untrained start": start,
         "LiRA": trained,
+        "LiRA, shares by language": evaluate_embedder(calibrated, test),
     }.items():
         for metric, figures in systems[name].items():
             if metric != "seeds":

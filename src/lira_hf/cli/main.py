@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from .ablate import ablate
+from .calibrate import calibrate
 from .card import card, write_run_card
 from .demo import demo
 from .diagnose import diagnose
@@ -44,6 +45,7 @@ class _Precision(StrEnum):
 
 app.add_typer(store_app, name="store")
 app.command()(ablate)
+app.command()(calibrate)
 app.command()(card)
 app.command()(demo)
 app.command()(diagnose)

@@ -22,6 +22,7 @@ from .diagnosis_report import (
 from .embedder import dev_metrics, evaluate_embedder
 from .generation import SYSTEMS, AnswerScores, evaluate_mgsm, extract_number, mgsm_prompt, system_report
 from .pairs import PairScores, pair_difference
+from .path_weights import PathWeightCalibration, calibrate_path_weights
 from .retrieval import METRICS, Interval, RetrievalScores, evaluate_retrieval, paired_difference
 from .robustness import NOISE_RATES, NOISES, TRANSLATIONS, NoiseCurves, TextNoise, fill_clean, word_lexicon
 from .robustness_few_shot import FEW_SHOT_ROWS, FewShotCurve, few_shot_data
@@ -56,6 +57,7 @@ __all__ = [
     "Interval",
     "NoiseCurves",
     "PairScores",
+    "PathWeightCalibration",
     "RetrievalScores",
     "RoadControls",
     "RobustnessSystems",
@@ -70,6 +72,7 @@ __all__ = [
     "advise",
     "baseline_controls",
     "bound_summary",
+    "calibrate_path_weights",
     "choice_prompt",
     "choose_anchors",
     "choose_controls",

@@ -74,6 +74,9 @@ class LiraConfig(PreTrainedConfig):
         contrastive_temperature (`float`, *optional*, defaults to 0.07): Its temperature (ours).
         path_weight (`float`, *optional*, defaults to 0.5):
             Share of g in the similarity of two untrained embeddings, tuned on dev (ours). 0.5 is the equal concat.
+        language_path_weights (`dict[str, float]`, *optional*):
+            That share of single languages, of texts in them, in place of `path_weight` (ours); `lira calibrate` finds
+            them on held-out rows.
         path_gate (`bool`, *optional*, defaults to `False`):
             A gate per text around `path_weight`, from what is known of its candidates (ours); measured: worse
             than the constant (docs/results/lasr.md).
@@ -180,6 +183,7 @@ class LiraConfig(PreTrainedConfig):
     contrastive_weight: float | int = 0.3
     contrastive_temperature: float | int = 0.07
     path_weight: float | int = 0.5
+    language_path_weights: dict[str, float | int] | None = None
     path_gate: bool = False
     start_map: bool = True
     languages: list[str] | tuple[str, ...] = ()
@@ -284,6 +288,12 @@ class LiraConfig(PreTrainedConfig):
                 f"path_weight is {self.path_weight}; expected the multilingual road's share, from 0 (only "
                 "h) to 1 (only g)"
             )
+        for tag, weight in (self.language_path_weights or {}).items():
+            if tag not in self.languages or not 0.0 <= weight <= 1.0:
+                raise ValueError(
+                    f"language_path_weights has {tag!r}: {weight}; expected a language of {list(self.languages)} and "
+                    "the multilingual road's share, from 0 to 1; correct it"
+                )
         if len(self.gate_weights) != 2:
             raise ValueError(
                 f"gate_weights has {len(self.gate_weights)} numbers; expected 2: of the multilingual and of the "

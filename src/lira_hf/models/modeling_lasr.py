@@ -185,7 +185,7 @@ class LiraEmbeddingHead(nn.Module):
         self.fc1.init_std = config.hidden_size**-0.5
         self.delta = nn.Linear(config.intermediate_size, config.projection_dim)
         self.delta.init_std = 0.0
-        self.constant = config.path_weight
+        self.config = config
         self.gate_fc1, self.gate_fc2 = None, None
         if config.path_gate:
             self.gate_fc1 = nn.Linear(CHOICE_FACTS, config.actor_hidden_size)
@@ -203,15 +203,21 @@ class LiraEmbeddingHead(nn.Module):
             self.state_projection = nn.Linear(width, config.hidden_size)
             self.state_projection.init_std = width**-0.5
 
-    def path_weight(self, facts: torch.Tensor) -> torch.Tensor | float:
+    def path_weight(self, facts: torch.Tensor, language_ids: torch.Tensor | None = None) -> torch.Tensor | float:
         """
-        The multilingual road's share of each text's start: `config.path_weight`, or a gate's around it (ours).
-        `facts` `(batch, 6)`, see [`choice_facts`] -> `(batch, 1)` where there is a gate.
+        The multilingual road's share of each text's start: `config.path_weight`, its language's, or a gate's around
+        these (ours). `facts` `(batch, 6)`, see [`choice_facts`]; `language_ids` `(batch,)` as of [`LiraFusion`] ->
+        `(batch, 1)` where it isn't one for all.
         """
+        share: torch.Tensor | float = self.config.path_weight
+        if self.config.language_path_weights and language_ids is not None:
+            by_language = self.config.language_path_weights
+            shares = [share, *(by_language.get(tag, share) for tag in self.config.languages)]
+            share = facts.new_tensor(shares)[language_ids.to(facts.device)].unsqueeze(-1)
         if self.gate_fc1 is None:
-            return self.constant
+            return share
         shift = self.gate_fc2(self.activation(self.gate_fc1(facts)))
-        constant = torch.logit(torch.as_tensor(self.constant, dtype=shift.dtype, device=shift.device), eps=1e-4)
+        constant = torch.logit(torch.as_tensor(share, dtype=shift.dtype, device=shift.device), eps=1e-4)
         return torch.sigmoid(constant + shift)
 
     def forward(

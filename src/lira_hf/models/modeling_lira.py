@@ -445,7 +445,8 @@ class LiraModel(LiraPreTrainedModel):
             source_mask, source = source_mask & keep_source[:, None], source * keep_source[:, None]
         if keep_anchor is not None:
             anchor_mask, anchor = anchor_mask & keep_anchor[:, None], anchor * keep_anchor[:, None]
-        start = join_paths(source, anchor, self.embedding_head.path_weight(choice_facts(arca, anchor, weights)))
+        share = self.embedding_head.path_weight(choice_facts(arca, anchor, weights), language_ids)
+        start = join_paths(source, anchor, share)
         tokens, mask = self.fusion(source_tokens, source_mask, anchor_tokens, anchor_mask, language_ids)
         fused = {
             "last_hidden_state": tokens,

@@ -20,6 +20,7 @@ from lira_hf.evaluation import (
     MIXTURES,
     RetrievalScores,
     RoadControls,
+    calibrate_path_weights,
     dev_metrics,
     evaluate_embedder,
 )
@@ -368,7 +369,9 @@ class Quickstart:
             "concat, equal": [controls.concat(mixture, 0.5)],
             "concat, tuned on dev": [controls.concat(mixture, weight)],
             "LiRA, untrained start": [],
+            "LiRA, untrained start, shares by language": [],
             "LiRA, no translation": [],
+            "LiRA, shares by language": [],
             "LiRA": [],
         }
         dev, dev_split = chosen["dev"] | chosen["queue_dev"], self.split("dev")
@@ -379,4 +382,9 @@ class Quickstart:
             systems["LiRA, no translation"].append(evaluate_embedder(trained, test, translate=False))
             systems["LiRA"].append(evaluate_embedder(trained, test))
             dev[f"LiRA, seed {seed}"] = evaluate_embedder(trained, dev_split).mean()
+            # Last: it changes what it calibrates. The checkpoints stay as they are, for `lira calibrate`.
+            for name, embedder in (("LiRA, untrained start", start), ("LiRA", trained)):
+                # A quick look at few rows chooses on what it has.
+                calibrate_path_weights(embedder, dev_split, fewest=1 if self.settings.data_limit else 50)
+                systems[f"{name}, shares by language"].append(evaluate_embedder(embedder, test))
         return Results(systems, {key: chosen[key] for key in ("mixture", "path_weight", "queue_size")}, dev)
