@@ -133,7 +133,7 @@ def test_a_store(validate, store, tmp_path):
     code, output, found = validate(store)
     assert (code, found) == (0, [])
     assert (
-        "store; 3 right (ur 2, vi 1); schema version 2; 2 candidates; 2 scores; 1 texts without candidates" in output
+        "store; 3 right (ur 2, vi 1); schema version 3; 2 candidates; 2 scores; 1 texts without candidates" in output
     )
     assert "1 scores of candidates that were replaced" in output
     with sqlite3.connect(store) as db:

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from .base import batches
 from .store import CandidateStore, identity_id, text_ids
-from .store_exchange import store_rows
+from .store_exchange import file_sha256, store_rows, sum_path
 from .store_rows import RowProblem, checked_row
 from .store_schema import StoreError, id_batches, text_key, transaction
+from .store_sums import answer_sum, candidate_sum, score_sum, told
 
 
 __all__ = ["ImportReport", "check_import", "import_store", "merge_store"]
@@ -25,8 +26,6 @@ __all__ = ["ImportReport", "check_import", "import_store", "merge_store"]
 _CHUNK_ROWS = 5000
 _SUFFIXES = (".parquet", ".jsonl")
 _POLICIES = ("keep", "newer")
-# Of a row, the last columns of a candidate, in the table's order.
-_OWN = ("candidate", "kind", "maker", "score")
 
 
 @dataclass(slots=True)
@@ -49,6 +48,7 @@ class ImportReport:
     problems: list[RowProblem] = field(default_factory=list)
 
 
+@told
 def import_store(
     store: CandidateStore,
     source: Any,
@@ -125,6 +125,7 @@ def check_import(source: Any) -> tuple[dict[str, int], list[RowProblem]]:
     return counts, report.problems
 
 
+@told
 def merge_store(
     store: CandidateStore,
     other: CandidateStore,
@@ -206,10 +207,9 @@ def _source_rows(source: Any) -> Iterator[tuple[str, int, Any]]:
         path = Path(source)
         if path.is_dir():
             yield from _folder_rows(path)
-        elif path.suffix == ".parquet":
-            yield from _parquet_rows(path)
-        elif path.suffix == ".jsonl":
-            yield from _jsonl_rows(path)
+        elif path.suffix in _SUFFIXES:
+            _check_whole(path)
+            yield from (_parquet_rows if path.suffix == ".parquet" else _jsonl_rows)(path)
         else:
             raise StoreError(
                 f"{path} is neither a folder nor a {' or '.join(_SUFFIXES)} file; expected one; rename it"
@@ -219,6 +219,21 @@ def _source_rows(source: Any) -> Iterator[tuple[str, int, Any]]:
             yield from _dataset_rows(part, str(name))
     else:
         yield from _dataset_rows(source, "data set")
+
+
+def _check_whole(path: Path) -> None:
+    """Whether an exported file is the one that its SHA-256 was taken of, where there is one."""
+    place = sum_path(path)
+    try:
+        wanted = place.read_text(encoding="utf-8").split()[:1] if place.is_file() else None
+        if wanted is None or wanted == [file_sha256(path)]:
+            return
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} can't be read ({error}); expected an export; check the path") from error
+    raise StoreError(
+        f"{path} isn't the file that {place.name} was written for: it is damaged, or was changed; expected the SHA-256 "
+        f"{' '.join(wanted)}; export it again or restore a copy, or delete {place.name} if you changed it on purpose"
+    )
 
 
 def _folder_rows(folder: Path) -> Iterator[tuple[str, int, Any]]:
@@ -241,7 +256,7 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, int, Any]]:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, int, Any]]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             rows = (row for batch in file.iter_batches(batch_size=_CHUNK_ROWS) for row in batch.to_pylist())
             for number, row in enumerate(rows, 1):
                 yield str(path), number, row
@@ -308,6 +323,7 @@ def _identities(
 
 
 def _write_candidates(db: sqlite3.Connection, placed: list[tuple[int, int, dict[str, Any]]], newer: bool) -> int:
+    source = {text: (row["language"], text_key(row["text"])) for text, _, row in placed}
     there: dict[tuple[int, int], int | None] = {}
     for batch, marks in id_batches(dict.fromkeys(text for text, _, _ in placed)):
         query = f"SELECT text_id, translator_id, created FROM asked WHERE text_id IN ({marks})"
@@ -325,18 +341,20 @@ def _write_candidates(db: sqlite3.Connection, placed: list[tuple[int, int, dict[
         there[answer] = created
     db.executemany("DELETE FROM candidates WHERE text_id = ? AND translator_id = ?", list(replaced))
     db.executemany(
-        "INSERT INTO asked VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET created = excluded.created",
-        [(*answer, there[answer]) for answer in (*added, *replaced)],
+        "INSERT INTO asked VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET created = excluded.created, checksum = excluded.checksum",
+        [(*answer, there[answer], answer_sum(*source[answer[0]], answer[1])) for answer in (*added, *replaced)],
     )
     # Of the same time is the same answer: what this import, or one that was killed, has begun goes on.
-    return db.executemany(
-        "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [
-            (text, who, row["rank"], text_key(row["candidate"]), *(row[name] for name in _OWN))
-            for text, who, row in placed
-            if row["candidate"] is not None and there[text, who] == row["created"]
-        ],
-    ).rowcount
+    rows = []
+    for text, who, row in placed:
+        if row["candidate"] is not None and there[text, who] == row["created"]:
+            key = text_key(row["candidate"])
+            own = (row["kind"], row["maker"], row["score"])
+            checksum = candidate_sum(*source[text], who, row["rank"], key, *own)
+            rows.append((text, who, row["rank"], key, row["candidate"], *own, checksum))
+    query = "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    return db.executemany(query, rows).rowcount
 
 
 def _write_scores(
@@ -347,20 +365,22 @@ def _write_scores(
 ) -> int:
     update = (
         "DO UPDATE SET semantic = excluded.semantic, emotional = excluded.emotional, pragmatic = excluded.pragmatic, "
-        "created = excluded.created WHERE coalesce(excluded.created, -1) > coalesce(scores.created, -1)"
+        "created = excluded.created, checksum = excluded.checksum WHERE coalesce(excluded.created, -1) > coalesce(scores.created, -1)"
     )
     # No score without a candidate in the store, whoever gave it: an answer that wasn't taken leaves none behind.
+    given = []
+    for text, _, row in placed:
+        for score in row["scores"]:
+            key, who = text_key(row["candidate"]), critics[score["critic"], score["fingerprint"]]
+            values = (score["semantic"], score["emotional"], score["pragmatic"])
+            checksum = score_sum(row["language"], text_key(row["text"]), key, who, *values)
+            given.append((text, key, who, *values, score["created"], checksum))
     return db.executemany(
-        "INSERT INTO scores SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS "
+        "INSERT INTO scores SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS "
         "(SELECT 1 FROM candidates WHERE text_id = ?1 AND key = ?2) "
         f"ON CONFLICT {update if newer else 'DO NOTHING'}",
-        [
-            (text, text_key(row["candidate"]), critics[s["critic"], s["fingerprint"]],
-             s["semantic"], s["emotional"], s["pragmatic"], s["created"])
-            for text, _, row in placed
-            for s in row["scores"]
-        ],
-    ).rowcount  # fmt: skip
+        given,
+    ).rowcount
 
 
 def _time(created: int | None) -> int:
