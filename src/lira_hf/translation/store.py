@@ -169,12 +169,10 @@ class CandidateStore:
         done: set[bytes] = set()
         for keys, marks in key_batches(distinct):
             query = (
-                f"SELECT key, {self._checksum('asked')} FROM texts JOIN asked ON asked.text_id = texts.id "
+                "SELECT key FROM texts JOIN asked ON asked.text_id = texts.id "
                 f"WHERE translator_id = ? AND language = ? AND key IN ({marks})"
             )
-            for key, checksum in self._db.execute(query, (asked, language, *keys)):
-                check_sum(self.path, checksum, answer_sum(language, key, asked), f"an answer in '{language}'")
-                done.add(key)
+            done.update(key for (key,) in self._db.execute(query, (asked, language, *keys)))
         return [text for text in distinct if text_key(text) not in done]
 
     @told
@@ -209,38 +207,41 @@ class CandidateStore:
         if translator is not None and asked is None:
             return [[] for _ in texts]
         found: dict[bytes, dict[str, StoredCandidate]] = {}
+        answers: dict[tuple[bytes, int, int | None], list[int | None]] = {}
+        sums = "a.checksum, c.checksum, s.checksum" if schema_version(self._db) > 2 else "NULL, NULL, NULL"
         for keys, marks in key_batches(distinct):
             query = (
-                "SELECT t.key, c.translator_id, c.rank, c.key, c.kind, c.translator, c.score, c.text, "
-                f"{self._checksum('c')}, s.semantic, s.emotional, s.pragmatic, {self._checksum('s')} "
-                "FROM texts t JOIN candidates c ON c.text_id = t.id LEFT JOIN scores s "
+                f"SELECT t.key, a.translator_id, {sums}, c.text, c.rank, c.key, c.kind, c.translator, c.score, "
+                "s.semantic, s.emotional, s.pragmatic FROM texts t JOIN asked a ON a.text_id = t.id "
+                "LEFT JOIN candidates c ON c.text_id = t.id AND c.translator_id = a.translator_id LEFT JOIN scores s "
                 "ON s.text_id = t.id AND s.candidate_key = c.key AND s.critic_id = ? "
-                f"WHERE t.language = ? AND t.key IN ({marks}) AND (? IS NULL OR c.translator_id = ?) "
-                "ORDER BY t.id, c.translator_id, c.rank"
+                f"WHERE t.language = ? AND t.key IN ({marks}) AND (? IS NULL OR a.translator_id = ?) "
+                "ORDER BY t.id, a.translator_id, c.rank"
             )
             for record in self._db.execute(query, (judge, language, *keys, asked, asked)):
-                key, _, rank, _, kind, maker, score, text = record[:8]
+                key, who, answer, checksum, _, text, *_ = record
+                whole = answers.setdefault((key, who, answer), [])
+                if text is None:
+                    continue
+                whole.append(checksum)
                 row = found.setdefault(key, {})
                 if text not in row and (limit is None or len(row) < limit):
-                    scores = self._checked(language, record, judge)
-                    row[text] = StoredCandidate(text, kind, maker, rank, score, scores)
+                    row[text] = self._candidate(language, record, judge)
+        for (key, who, answer), whole in answers.items():
+            check_sum(self.path, answer, answer_sum(language, key, who, whole), f"an answer in '{language}'")
         return [list(found.get(text_key(clean_text(text)), {}).values()) for text in texts]
 
-    def _checked(self, language: str, record: tuple[Any, ...], judge: int | None) -> Score | None:
-        """The scores of a candidate as `get` reads it; both are what was stored, or an error."""
-        key, who, rank, option, kind, maker, score, text, checksum, *judged, judged_sum = record
+    def _candidate(self, language: str, record: tuple[Any, ...], judge: int | None) -> StoredCandidate:
+        """A candidate from a row of `get`; it and its scores are what was stored, or an error."""
+        key, who, _, checksum, judged_sum, text, rank, option, kind, maker, score, *judged = record
         check_text(self.path, text, option, f"the candidate in '{language}'")
         expected = candidate_sum(language, key, who, rank, option, kind, maker, score)
         check_sum(self.path, checksum, expected, f"the candidate {text!r:.60} in '{language}'")
         if judged[0] is None or judge is None:
-            return None
+            return StoredCandidate(text, kind, maker, rank, score)
         what = f"the scores {judged} of {text!r:.60} in '{language}'"
         check_sum(self.path, judged_sum, score_sum(language, key, option, judge, *judged), what)
-        return Score(*judged)
-
-    def _checksum(self, table: str) -> str:
-        """The column of a row's checksum in a query, where the store's version has one."""
-        return f"{table}.checksum" if schema_version(self._db) > 2 else "NULL"
+        return StoredCandidate(text, kind, maker, rank, score, Score(*judged))
 
     @told
     def forget(self, language: str, texts: Iterable[str]) -> int:
@@ -296,7 +297,7 @@ class CandidateStore:
         written = 0
         for batch in batches(rows, _TRANSACTION_ROWS):
             with transaction(self._connection) as connection:
-                judge, now = self._write_identity("critics", critic, meta), int(time.time())
+                judge, now = self._write_identity("critics", critic, meta), max(int(time.time()), 0)
                 for text, candidate, score in batch:
                     key, option = text_key(clean_text(text)), text_key(clean_text(candidate))
                     values = Score(*score)
@@ -442,23 +443,24 @@ def text_ids(db: sqlite3.Connection, language: str, texts: Sequence[str]) -> dic
 def _write_answers(
     db: sqlite3.Connection, language: str, answers: Mapping[str, Sequence[Candidate]], asked: int
 ) -> None:
-    ids, now = text_ids(db, language, list(answers)), int(time.time())
+    ids, now = text_ids(db, language, list(answers)), max(int(time.time()), 0)
     db.executemany(
         "DELETE FROM candidates WHERE text_id = ? AND translator_id = ?", [(i, asked) for i in ids.values()]
     )
-    keys = {text: text_key(text) for text in answers}
-    db.executemany(
-        "INSERT INTO asked VALUES (?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET created = excluded.created, checksum = excluded.checksum",
-        [(ids[text], asked, now, answer_sum(language, keys[text], asked)) for text in answers],
-    )
-    rows = []
+    rows, sums = [], []
     for text, candidates in answers.items():
+        source, place = text_key(text), len(rows)
         for rank, c in enumerate(candidates):
             clean = clean_text(c.text)
             key = text_key(clean)
-            checksum = candidate_sum(language, keys[text], asked, rank, key, c.kind, c.translator, c.score)
+            checksum = candidate_sum(language, source, asked, rank, key, c.kind, c.translator, c.score)
             rows.append((ids[text], asked, rank, key, clean, c.kind, c.translator, c.score, checksum))
+        sums.append(answer_sum(language, source, asked, [row[-1] for row in rows[place:]]))
+    db.executemany(
+        "INSERT INTO asked VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET created = excluded.created, checksum = excluded.checksum",
+        [(ids[text], asked, now, checksum) for text, checksum in zip(answers, sums, strict=True)],
+    )
     db.executemany("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 

@@ -1,5 +1,6 @@
 """Whether a candidate store is whole: its file, its rows, and what refers to what (ours)."""
 
+import itertools
 import json
 import os
 import sqlite3
@@ -126,8 +127,15 @@ def _sums(db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
     """Rows that aren't as they were written."""
     if schema_version(db) < 3:
         return
+    query = (
+        "SELECT a.text_id, a.checksum, t.language, t.key, a.translator_id, c.rank, c.checksum FROM asked a "
+        "JOIN texts t ON t.id = a.text_id LEFT JOIN candidates c ON c.text_id = a.text_id "
+        "AND c.translator_id = a.translator_id WHERE a.checksum IS NOT NULL ORDER BY a.text_id, a.translator_id, c.rank"
+    )
+    for (text, checksum, *answer), rows in itertools.groupby(db.execute(query), lambda row: row[:5]):
+        if answer_sum(*answer, [row[6] for row in rows if row[5] is not None]) != checksum:
+            yield text, f"an answer that isn't as it was written; expected its CRC-32; {_SOUND_FIX}"
     looks: tuple[tuple[str, str, Callable[..., int]], ...] = (
-        ("asked", "r.translator_id", answer_sum),
         ("candidates", "r.translator_id, r.rank, r.key, r.kind, r.translator, r.score", candidate_sum),
         ("scores", "r.candidate_key, r.critic_id, r.semantic, r.emotional, r.pragmatic", score_sum),
     )

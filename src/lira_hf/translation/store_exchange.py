@@ -143,7 +143,7 @@ def store_rows(store: CandidateStore, languages: Collection[str] | None = None) 
     """
     try:
         yield from _store_rows(store, languages)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise unusable(store.path, error) from error
 
 
@@ -175,23 +175,42 @@ def _store_rows(store: CandidateStore, languages: Collection[str] | None) -> Ite
         )
         for translator, *who in db.execute(f"{identity} translators ORDER BY id").fetchall():
             cursor = db.execute(query, (translator, *wanted))
+            check = _AnswerCheck(store.path, translator)
             while records := cursor.fetchmany(_BATCH_ROWS):
                 for record in records:
-                    _check(store.path, record, translator)
+                    check(record)
                 texts = {record[0]: (record[1], record[10]) for record in records}
                 scores = _scores(snapshot, texts, critics, version)
                 yield [_row(record, who, scores) for record in records]
+            check.end()
 
 
-def _check(path: Path, record: tuple[Any, ...], translator: int) -> None:
-    _, language, text, _, rank, key, candidate, kind, maker, score, source, asked, checksum = record
-    what = f"in '{language}'"
-    check_text(path, text, source, f"the text {what}")
-    check_sum(path, asked, answer_sum(language, source, translator), f"the answer to {text!r:.60} {what}")
-    if candidate is not None:
-        check_text(path, candidate, key, f"the candidate {what}")
-        expected = candidate_sum(language, source, translator, rank, key, kind, maker, score)
-        check_sum(path, checksum, expected, f"the candidate {candidate!r:.60} {what}")
+class _AnswerCheck:
+    """Whether rows of one translator, as they come, are as they were written, and each answer has all of its own."""
+
+    def __init__(self, path: Path, translator: int):
+        self.path, self.translator = path, translator
+        self._answer: tuple[Any, ...] = ()
+        self._sums: list[int | None] = []
+
+    def __call__(self, record: tuple[Any, ...]) -> None:
+        number, language, text, _, rank, key, candidate, kind, maker, score, source, asked, checksum = record
+        if self._answer[:1] != (number,):
+            self.end()
+            self._answer, self._sums = (number, language, text, source, asked), []
+            check_text(self.path, text, source, f"the text in '{language}'")
+        if candidate is not None:
+            self._sums.append(checksum)
+            check_text(self.path, candidate, key, f"the candidate in '{language}'")
+            expected = candidate_sum(language, source, self.translator, rank, key, kind, maker, score)
+            check_sum(self.path, checksum, expected, f"the candidate {candidate!r:.60} in '{language}'")
+
+    def end(self) -> None:
+        """The last answer is over."""
+        if self._answer:
+            _, language, text, source, asked = self._answer
+            expected = answer_sum(language, source, self.translator, self._sums)
+            check_sum(self.path, asked, expected, f"the answer to {text!r:.60} in '{language}'")
 
 
 def _scores(

@@ -17,7 +17,7 @@ from .store import CandidateStore, identity_id, text_ids
 from .store_exchange import file_sha256, store_rows, sum_path
 from .store_rows import RowProblem, checked_row
 from .store_schema import StoreError, id_batches, text_key, transaction
-from .store_sums import answer_sum, candidate_sum, score_sum, told
+from .store_sums import candidate_sum, score_sum, seal_answers, told
 
 
 __all__ = ["ImportReport", "check_import", "import_store", "merge_store"]
@@ -341,9 +341,8 @@ def _write_candidates(db: sqlite3.Connection, placed: list[tuple[int, int, dict[
         there[answer] = created
     db.executemany("DELETE FROM candidates WHERE text_id = ? AND translator_id = ?", list(replaced))
     db.executemany(
-        "INSERT INTO asked VALUES (?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET created = excluded.created, checksum = excluded.checksum",
-        [(*answer, there[answer], answer_sum(*source[answer[0]], answer[1])) for answer in (*added, *replaced)],
+        "INSERT INTO asked VALUES (?, ?, ?, NULL) ON CONFLICT DO UPDATE SET created = excluded.created",
+        [(*answer, there[answer]) for answer in (*added, *replaced)],
     )
     # Of the same time is the same answer: what this import, or one that was killed, has begun goes on.
     rows = []
@@ -354,7 +353,9 @@ def _write_candidates(db: sqlite3.Connection, placed: list[tuple[int, int, dict[
             checksum = candidate_sum(*source[text], who, row["rank"], key, *own)
             rows.append((text, who, row["rank"], key, row["candidate"], *own, checksum))
     query = "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-    return db.executemany(query, rows).rowcount
+    count = db.executemany(query, rows).rowcount
+    seal_answers(db, dict.fromkeys([*added, *replaced, *((row[0], row[1]) for row in rows)]), source)
+    return count
 
 
 def _write_scores(

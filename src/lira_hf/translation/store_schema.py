@@ -110,7 +110,7 @@ def open_database(path: Path, read_only: bool) -> sqlite3.Connection:
     connection = connect(path, read_only)
     try:
         _prepare(connection, path, read_only)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a damaged schema may be no text at all
         connection.close()
         if isinstance(error, sqlite3.OperationalError):
             raise StoreError(

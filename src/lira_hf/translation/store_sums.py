@@ -3,11 +3,11 @@
 import functools
 import sqlite3
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from .store_schema import StoreError, text_key
+from .store_schema import StoreError, id_batches, text_key
 
 
 __all__ = ["answer_sum", "candidate_sum", "score_sum"]
@@ -20,9 +20,9 @@ T = TypeVar("T")
 # whole but another text's, is found as well. SQLite itself checks no content.
 
 
-def answer_sum(language: str, text: bytes, translator: int) -> int:
-    """CRC-32 of a row of `asked`: that this text was put to that translator."""
-    return zlib.crc32(text + f"{language}\0{translator}".encode())
+def answer_sum(language: str, text: bytes, translator: int, candidates: Iterable[int | None]) -> int:
+    """CRC-32 of a row of `asked`, with those of the answer's candidates by rank: none of them may go missing."""
+    return zlib.crc32(text + f"{language}\0{translator}\0{[*candidates]}".encode())
 
 
 def candidate_sum(
@@ -30,7 +30,7 @@ def candidate_sum(
 ) -> int:
     """CRC-32 of a row of `candidates`; its text counts by its key."""
     fields = f"{language}\0{translator}\0{rank}\0{kind}\0{maker}\0{_number(score)}"
-    return zlib.crc32(text + key + fields.encode())
+    return zlib.crc32(text + _bytes(key) + fields.encode(errors="replace"))
 
 
 def score_sum(
@@ -38,12 +38,34 @@ def score_sum(
 ) -> int:
     """CRC-32 of a row of `scores`."""
     fields = f"{language}\0{critic}\0{_number(semantic)}\0{_number(emotional)}\0{_number(pragmatic)}"
-    return zlib.crc32(text + key + fields.encode())
+    return zlib.crc32(text + _bytes(key) + fields.encode(errors="replace"))
+
+
+def seal_answers(
+    db: sqlite3.Connection, answers: Iterable[tuple[int, int]], texts: Mapping[int, tuple[str, bytes]]
+) -> None:
+    """Writes the sums of answers, by text and translator, whose candidates are there by now."""
+    found: dict[tuple[int, int], list[int | None]] = {answer: [] for answer in answers}
+    for batch, marks in id_batches(dict.fromkeys(text for text, _ in found)):
+        query = f"SELECT text_id, translator_id, checksum FROM candidates WHERE text_id IN ({marks}) ORDER BY 1, 2, rank"
+        for text, who, checksum in db.execute(query, batch):
+            if (text, who) in found:
+                found[text, who].append(checksum)
+    db.executemany(
+        "UPDATE asked SET checksum = ? WHERE text_id = ? AND translator_id = ?",
+        [(answer_sum(*texts[text], who, sums), text, who) for (text, who), sums in found.items()],
+    )
 
 
 def _number(value: float | None) -> str:
     # As SQLite gives it back: NaN as NULL, and no negative zero.
-    return "" if value is None or value != value else repr(float(value) + 0.0)
+    if value is None or value != value:
+        return ""
+    return repr(value + 0.0) if isinstance(value, int | float) else repr(value)  # damage changes types too
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else repr(value).encode()
 
 
 def check_text(path: Path, text: str, key: bytes, what: str) -> None:
@@ -81,7 +103,7 @@ def told(method: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(*args, **kwargs)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a damaged schema may be no text at all
             if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
                 raise  # the caller's mistake, not the file's
             path: Any = getattr(args[0], "path", "the store")
