@@ -2,9 +2,9 @@
 
     sudo python tests/crash/run_disks.py [areas ...]
 
-Each area works on a small file system in memory (a mount, for which it has to be root) of a tenth to nine tenths of the
-room that it needs, then is given room and finished; and on one that is made read-only half-way. Counted are losses,
-things done again, wrong ends, and errors that don't say what is wrong. Exit code 1 where there is any.
+Each area works on a small file system in memory (a mount, for which it has to be root) of a tenth to nine tenths of
+the room that it needs, then is given room and finished; and on one that is made read-only half-way. Counted are
+losses, things done again, wrong ends, and errors that don't say what is wrong. Exit code 1 where there is any.
 """
 
 import argparse
@@ -14,12 +14,20 @@ import sys
 import tempfile
 from pathlib import Path
 
+from crash_areas import AREAS, Area, Save  # noqa: E402, I001
 from run_crashes import fork, prepare
 
 
-from crash_areas import AREAS, Area, Save  # noqa: E402, I001
-
-_WORDS = ("No space left", "full", "disk I/O", "read-only", "readonly", "Read-only", "can't be written", "can't be opened")
+_WORDS = (
+    "No space left",
+    "full",
+    "disk I/O",
+    "read-only",
+    "readonly",
+    "Read-only",
+    "can't be written",
+    "can't be opened",
+)
 
 
 def _mount(place: Path, options: str) -> None:
@@ -45,7 +53,9 @@ def _names(log: Path) -> set[str]:
     return set(log.read_text(encoding="utf-8").splitlines()) if log.is_file() else set()
 
 
-def _finish(area: Area, place: Path, folder: Path, before: dict, expected: object, found: dict[str, list[str]]) -> None:
+def _finish(
+    area: Area, place: Path, folder: Path, before: dict, expected: object, found: dict[str, list[str]]
+) -> None:
     log = folder / "again.log"
     log.unlink(missing_ok=True)
     status, message = _attempt(area, place, log)

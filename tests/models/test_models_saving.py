@@ -1,4 +1,4 @@
-"""Checkpoint folders: all or nothing, with checksums; damage, full disks, and files that lead elsewhere, are refused."""
+"""Checkpoint folders: all or nothing, with checksums; damage, full disks and files that lead elsewhere are refused."""
 
 import json
 import multiprocessing
@@ -129,7 +129,11 @@ def test_a_save_cut_off_at_any_file_operation_leaves_the_old_or_the_new(tmp_path
         with staged(folder) as place:
             fill(place, "old", old_names)
         (folder / "mine.txt").write_text("mine")
-        left, real, armed = [calls], {name: getattr(os, name) for name in ("replace", "unlink", "rmdir", "fsync")}, [True]
+        left, real, armed = (
+            [calls],
+            {name: getattr(os, name) for name in ("replace", "unlink", "rmdir", "fsync")},
+            [True],
+        )
 
         def counted(name, left=left, real=real, armed=armed):
             def call(*args, **kwargs):
@@ -244,7 +248,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(copy):
 
 class _Evil:
     def __reduce__(self):
-        return (os.system, ("touch %s" % os.environ["EVIL"],))
+        return (os.system, (f"touch {os.environ['EVIL']}",))
 
 
 def test_pickled_weights_are_not_loaded(whole, copy, tmp_path, monkeypatch):

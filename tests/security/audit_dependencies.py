@@ -21,8 +21,8 @@ from packaging.utils import canonicalize_name
 
 
 PERMISSIVE = re.compile(
-    r"\b(MIT|BSD|Apache|ISC|PSF|Python Software Foundation|Zlib|Unlicense|0BSD|CNRI|HPND|CC0|Boost|BSL-1\.0|public domain"
-    r"|3-Clause|MPL|Mozilla)",
+    r"\b(MIT|BSD|Apache|ISC|PSF|Python Software Foundation|Zlib|Unlicense|0BSD|CNRI|HPND|CC0|Boost|BSL-1\.0"
+    r"|public domain|3-Clause|MPL|Mozilla)",
     re.IGNORECASE,
 )
 

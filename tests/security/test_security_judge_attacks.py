@@ -9,7 +9,7 @@ import time
 import pytest
 from judge_attacks import ATTACKS
 
-from lira_hf.translation import CandidateStore, Candidate, Identity, LLMJudge, Score, fill_store
+from lira_hf.translation import Candidate, CandidateStore, Identity, LLMJudge, Score, fill_store
 from lira_hf.translation.chat import Reply
 
 

@@ -153,7 +153,10 @@ def _die_at(path, beginning):
     os._exit(3)  # not reached
 
 
-@pytest.mark.parametrize("beginning", ["ALTER TABLE scores", "PRAGMA user_version = 2", "ALTER TABLE candidates ADD COLUMN checksum", "COMMIT"])
+@pytest.mark.parametrize(
+    "beginning",
+    ["ALTER TABLE scores", "PRAGMA user_version = 2", "ALTER TABLE candidates ADD COLUMN checksum", "COMMIT"],
+)
 def test_kill_nine_during_a_migration_leaves_version_1(old, beginning):
     process = _fork.Process(target=_die_at, args=(old, beginning))
     process.start()

@@ -218,8 +218,8 @@ class FeatureCache:
                     os.fsync(file.fileno())
             except OSError as error:
                 raise CacheError(
-                    f"got {self._data_path}, which can't be written ({error.strerror or error}); expected room and the "
-                    "right to write; make room, or mend the rights, and start again: what was written is kept."
+                    f"got {self._data_path}, which can't be written ({error.strerror or error}); expected room and "
+                    "the right to write; make room, or mend the rights, and start again: what was written is kept."
                 ) from error
             entries = [(key, start + i, zlib.crc32(records[i])) for i, (key, _) in enumerate(fresh)]
             with connection:
@@ -462,8 +462,8 @@ def scan_cache(folder: str | os.PathLike[str]) -> tuple[int, list[DataProblem]]:
 
 _WHOLE_FIX = "delete the cache's folder and let it be computed anew, or restore it from a copy; and check the disk"
 _INDEX_FIX = (
-    "expected SQLite's index of the features, and room on its disk; make room; or, if it is damaged, delete the folder "
-    "and fill it in again, or restore it from a copy."
+    "expected SQLite's index of the features, and room on its disk; make room; or, if it is damaged, delete the "
+    "folder and fill it in again, or restore it from a copy."
 )
 
 

@@ -135,7 +135,9 @@ def _files(path: Path, problems: list[DataProblem]) -> Iterator[_File]:
             if size > _LARGEST:  # a few kilobytes may say that they unpack to gigabytes
                 got = f"a member of {size:,} bytes"
                 expected = f"{_LARGEST:,} at most"
-                problems.append(DataProblem(f"{path}/{name}", None, None, got, expected, "unpack it, and see what it is"))
+                problems.append(
+                    DataProblem(f"{path}/{name}", None, None, got, expected, "unpack it, and see what it is")
+                )
                 continue
             try:
                 yield _File(*located, f"{path}/{name}", archive.read(name))

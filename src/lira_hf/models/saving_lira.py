@@ -1,4 +1,4 @@
-"""Checkpoint folders that a kill can't tear and damage can't enter: files moved in whole, with their SHA-256 (ours)."""
+"""Checkpoint folders that a kill can't tear and damage can't enter: files moved in whole, with SHA-256 (ours)."""
 
 import hashlib
 import json
@@ -86,7 +86,10 @@ def finish_saving(folder: str | os.PathLike) -> None:
                 (target / name).unlink(missing_ok=True)
         for path in _files(ready):
             _move(path, target / path.relative_to(ready))
-        _remove(ready)
+        # Empty folders alone: another process may have put its own save there by now.
+        for place, _, _ in os.walk(ready, topdown=False):
+            with suppress(OSError):
+                os.rmdir(place)
     except OSError as error:
         raise OSError(
             f"got {folder}, where saving was interrupted when it was almost done, and which can't be finished "
@@ -181,8 +184,8 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"got {path}, which can't be read ({error}); expected what was saved; restore it from a copy, or delete it "
-            "and trust the files as they are"
+            f"got {path}, which can't be read ({error}); expected what was saved; restore it from a copy, or delete "
+            "it and trust the files as they are"
         ) from error
     return found
 

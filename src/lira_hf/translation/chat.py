@@ -160,7 +160,8 @@ class EndpointChat:
             after which it counts as gone; by default the concurrency, but at least 8.
 
     Raises:
-        `ValueError`: an address that isn't http(s) or holds a password or key, a variable that isn't set, a limit below 1.
+        `ValueError`: an address that isn't http(s) or holds a password or key, a variable that isn't set, a limit
+            below 1.
     """
 
     def __init__(
@@ -401,8 +402,8 @@ def _chat_url(base_url: str) -> str:
     secret = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRET.search(name)]
     if secret:  # the client's own log shows addresses
         raise ValueError(
-            f"base_url has {', '.join(map(repr, secret))} in its query; expected an address without keys; give a key by "
-            "the environment variable that api_key_env names"
+            f"base_url has {', '.join(map(repr, secret))} in its query; expected an address without keys; give a key "
+            "by the environment variable that api_key_env names"
         )
     path = parts.path.rstrip("/")
     if not path.endswith("/chat/completions"):

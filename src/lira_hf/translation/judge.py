@@ -162,7 +162,9 @@ class LLMJudge:
         def read(number: int, reply: Reply) -> list[Score | None] | None:
             position, part = plan.calls[number]
             # A reply that quotes such a text would seem to begin behind it.
-            forged = any(_END_OF_THOUGHT in asked for asked in (texts[position], *map(candidates[position].__getitem__, part)))
+            forged = any(
+                _END_OF_THOUGHT in asked for asked in (texts[position], *map(candidates[position].__getitem__, part))
+            )
             found = parse_scores(reply, len(part), counts, thoughts=not forged)
             return found if any(found) else None
 

@@ -130,7 +130,8 @@ def _sums(db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
     query = (
         "SELECT a.text_id, a.checksum, t.language, t.key, a.translator_id, c.rank, c.checksum FROM asked a "
         "JOIN texts t ON t.id = a.text_id LEFT JOIN candidates c ON c.text_id = a.text_id "
-        "AND c.translator_id = a.translator_id WHERE a.checksum IS NOT NULL ORDER BY a.text_id, a.translator_id, c.rank"
+        "AND c.translator_id = a.translator_id WHERE a.checksum IS NOT NULL "
+        "ORDER BY a.text_id, a.translator_id, c.rank"
     )
     for (text, checksum, *answer), rows in itertools.groupby(db.execute(query), lambda row: row[:5]):
         if answer_sum(*answer, [row[6] for row in rows if row[5] is not None]) != checksum:

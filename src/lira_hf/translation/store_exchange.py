@@ -167,7 +167,8 @@ def _store_rows(store: CandidateStore, languages: Collection[str] | None) -> Ite
         # CROSS JOIN keeps SQLite to this order, in which nothing has to be sorted.
         query = (
             f"SELECT t.id, t.language, t.text, {'a.created' if dated else 'NULL'}, c.rank, c.key, c.text, c.kind, "
-            f"c.translator, c.score, t.key, {'a.checksum, c.checksum' if version > 2 else 'NULL, NULL'} FROM asked a CROSS JOIN texts t ON t.id = a.text_id "
+            f"c.translator, c.score, t.key, {'a.checksum, c.checksum' if version > 2 else 'NULL, NULL'} "
+            "FROM asked a CROSS JOIN texts t ON t.id = a.text_id "
             "LEFT JOIN candidates c ON c.text_id = a.text_id AND c.translator_id = a.translator_id "
             "WHERE a.translator_id = ?"
             + (f" AND t.language IN ({','.join('?' * len(wanted))})" if languages is not None else "")

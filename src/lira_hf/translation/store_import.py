@@ -231,7 +231,7 @@ def _check_whole(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} can't be read ({error}); expected an export; check the path") from error
     raise StoreError(
-        f"{path} isn't the file that {place.name} was written for: it is damaged, or was changed; expected the SHA-256 "
+        f"{path} isn't the file that {place.name} was written for: it is damaged or changed; expected the SHA-256 "
         f"{' '.join(wanted)}; export it again or restore a copy, or delete {place.name} if you changed it on purpose"
     )
 
@@ -366,7 +366,8 @@ def _write_scores(
 ) -> int:
     update = (
         "DO UPDATE SET semantic = excluded.semantic, emotional = excluded.emotional, pragmatic = excluded.pragmatic, "
-        "created = excluded.created, checksum = excluded.checksum WHERE coalesce(excluded.created, -1) > coalesce(scores.created, -1)"
+        "created = excluded.created, checksum = excluded.checksum "
+        "WHERE coalesce(excluded.created, -1) > coalesce(scores.created, -1)"
     )
     # No score without a candidate in the store, whoever gave it: an answer that wasn't taken leaves none behind.
     given = []

@@ -47,7 +47,9 @@ def seal_answers(
     """Writes the sums of answers, by text and translator, whose candidates are there by now."""
     found: dict[tuple[int, int], list[int | None]] = {answer: [] for answer in answers}
     for batch, marks in id_batches(dict.fromkeys(text for text, _ in found)):
-        query = f"SELECT text_id, translator_id, checksum FROM candidates WHERE text_id IN ({marks}) ORDER BY 1, 2, rank"
+        query = (
+            f"SELECT text_id, translator_id, checksum FROM candidates WHERE text_id IN ({marks}) ORDER BY 1, 2, rank"
+        )
         for text, who, checksum in db.execute(query, batch):
             if (text, who) in found:
                 found[text, who].append(checksum)
