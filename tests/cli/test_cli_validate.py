@@ -121,6 +121,12 @@ def test_candidates(validate, store, tmp_path):
         export_store(opened, tmp_path / "set", format="dataset")
         assert validate(tmp_path / "set")[0] == 0
     rows = (tmp_path / "c.jsonl").read_text().splitlines()
+    lines(tmp_path / "c.jsonl", *rows[:1])
+    assert [got.split(" was")[0] for _, _, got in validate(tmp_path / "c.jsonl")[2]] == [
+        f"{tmp_path / 'c.jsonl'} isn't the file that c.jsonl.sha256"
+    ]
+    for name in ("c.jsonl", "c.parquet"):
+        (tmp_path / f"{name}.sha256").unlink()
     bad = json.loads(rows[0]) | {"rank": -1, "kind": ""}
     code, _, found = validate(lines(tmp_path / "c.jsonl", rows[0], bad, "{"))
     assert code == 1
@@ -150,6 +156,8 @@ def test_a_store(validate, store, tmp_path):
         ("text 3", "1 rows of candidates"),
         ("text 1", "1 candidates of a translator that wasn't asked"),
         ("text 1", "the text 'other' under the key of another"),
+        ("text 1", "a row of scores that isn't as it was written"),
+        ("text 1", "a row of scores that isn't as it was written"),
         ("text 1", "semantic is 11.0"),
         ("text 1", "semantic is 11.0"),
         (None, "meta of 't' is '[]'"),

@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from crash_areas import AREAS, Area, Save  # noqa: E402, I001
-from run_crashes import fork, prepare
+import run_crashes  # first: it finds the helpers
+from crash_areas import AREAS, Area, Save
 
 
 _WORDS = (
@@ -41,7 +41,7 @@ def _attempt(area: Area, place: Path, log: Path) -> tuple[int, str]:
     with errors.open("w") as file:
         os.dup2(file.fileno(), 2)
         try:
-            status = fork(area, place, log)
+            status = run_crashes.fork(area, place, log)
         finally:
             os.dup2(kept, 2)
             os.close(kept)
@@ -67,7 +67,7 @@ def _finish(
 def disks(area: Area, folder: Path) -> tuple[int, dict[str, list[str]]]:
     """Tries and faults of one area."""
     found: dict[str, list[str]] = {"lost": [], "again": [], "wrong": [], "unclear": []}
-    if fork(area, folder / "whole", folder / "whole.log"):
+    if run_crashes.fork(area, folder / "whole", folder / "whole.log"):
         raise RuntimeError(f"{area.name} fails on a disk with room")
     expected = area.result(folder / "whole")
     room = sum(path.stat().st_size for path in (folder / "whole").rglob("*") if path.is_file())
@@ -93,7 +93,7 @@ def disks(area: Area, folder: Path) -> tuple[int, dict[str, list[str]]]:
         try:
             place = disk / "run"
             events = 20 + 15 * step
-            fork(area, place, folder / "half.log", event=events)  # killed there
+            run_crashes.fork(area, place, folder / "half.log", event=events)  # killed there
             before = area.held(place)
             _mount(disk, "-o remount,ro")
             status, message = _attempt(area, place, folder / "ro.log")
@@ -120,7 +120,7 @@ def main() -> int:
     if os.geteuid():
         sys.stdout.write("got a user who may not mount; expected root; run it with sudo\n")
         return 2
-    prepare()
+    run_crashes.prepare()
     bad = False
     sys.stdout.write("area       tries  losses  again  wrong  unclear\n")
     for kind in AREAS:

@@ -69,7 +69,7 @@ def _fill_the_disk(folder, answers):
         for number in range(100):
             cache.append([f"text {number}"], np.full((1, 3, 400), number))
             done += 1
-    except CacheError as error:
+    except OSError as error:
         message = str(error)
     answers.put((message, done))
     answers.close()

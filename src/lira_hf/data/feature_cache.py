@@ -197,6 +197,7 @@ class FeatureCache:
             ValueError: for another shape or number of rows, and for values that aren't finite or overflow the dtype
                 (the row and its text are named); nothing of the batch is written then.
             CacheError: if another process keeps writing longer than `lock_timeout`.
+            OSError: where the disk is full or can't be written to.
         """
         rows = self._checked_features(_checked_texts(texts), features)
         with self._writing():
@@ -217,9 +218,10 @@ class FeatureCache:
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
-                raise CacheError(
+                raise OSError(
+                    error.errno,
                     f"got {self._data_path}, which can't be written ({error.strerror or error}); expected room and "
-                    "the right to write; make room, or mend the rights, and start again: what was written is kept."
+                    "the right to write; make room, or mend the rights, and start again: what was written is kept.",
                 ) from error
             entries = [(key, start + i, zlib.crc32(records[i])) for i, (key, _) in enumerate(fresh)]
             with connection:

@@ -226,7 +226,9 @@ class LiraConfig(PreTrainedConfig):
             )
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """As in Transformers, of a folder whose saving, if it was interrupted, is finished first."""
         if pretrained_model_name_or_path is not None and os.path.isdir(pretrained_model_name_or_path):
             finish_saving(os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))

@@ -49,11 +49,9 @@ def staged(folder: str | os.PathLike) -> Iterator[str]:
         stale: list[str] = []
         if any(_WEIGHTS.fullmatch(name) for name in files):  # shards of an earlier save
             stale = sorted(p.name for p in target.glob("model*") if _WEIGHTS.fullmatch(p.name) and p.name not in files)
-        kept = {
-            name: facts
-            for name, facts in read_checksums(target).items()
-            if (target / name).is_file() and name not in stale
-        }
+        kept = {}
+        with suppress(ValueError):  # a damaged list is no reason not to save
+            kept = {k: v for k, v in read_checksums(target).items() if (target / k).is_file() and k not in stale}
         _write_checksums(writing / CHECKSUMS_NAME, {**kept, **files}, stale)
         while True:
             try:

@@ -88,6 +88,8 @@ def import_store(
     if max_problems < 1:
         raise ValueError(f"max_problems is {max_problems}; expected at least 1; leave it out for 50")
     store._check_writable()
+    for message in _changed_files(source):
+        raise StoreError(message)
     wanted = None if languages is None else frozenset(languages)
     if on_error == "raise":
         report = ImportReport()
@@ -117,6 +119,7 @@ def check_import(source: Any) -> tuple[dict[str, int], list[RowProblem]]:
     counts: dict[str, int] = {}
     report = ImportReport()
     try:
+        report.problems += [RowProblem("", 0, message) for message in _changed_files(source)]
         for row in _right_rows(source, None, report, sys.maxsize):
             if row is not None:
                 counts[row["language"]] = counts.get(row["language"], 0) + 1
@@ -208,7 +211,6 @@ def _source_rows(source: Any) -> Iterator[tuple[str, int, Any]]:
         if path.is_dir():
             yield from _folder_rows(path)
         elif path.suffix in _SUFFIXES:
-            _check_whole(path)
             yield from (_parquet_rows if path.suffix == ".parquet" else _jsonl_rows)(path)
         else:
             raise StoreError(
@@ -221,19 +223,24 @@ def _source_rows(source: Any) -> Iterator[tuple[str, int, Any]]:
         yield from _dataset_rows(source, "data set")
 
 
-def _check_whole(path: Path) -> None:
-    """Whether an exported file is the one that its SHA-256 was taken of, where there is one."""
-    place = sum_path(path)
-    try:
-        wanted = place.read_text(encoding="utf-8").split()[:1] if place.is_file() else None
-        if wanted is None or wanted == [file_sha256(path)]:
-            return
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} can't be read ({error}); expected an export; check the path") from error
-    raise StoreError(
-        f"{path} isn't the file that {place.name} was written for: it is damaged or changed; expected the SHA-256 "
-        f"{' '.join(wanted)}; export it again or restore a copy, or delete {place.name} if you changed it on purpose"
-    )
+def _changed_files(source: Any) -> Iterator[str]:
+    """What is to be said of exported files that aren't those that their SHA-256 was taken of, where there is one."""
+    place = Path(source) if isinstance(source, str | os.PathLike) else None
+    for path in [] if place is None else _exports(place) if place.is_dir() else [place]:
+        listed = sum_path(path)
+        try:
+            if not listed.is_file() or listed.read_text(encoding="utf-8").split()[:1] == [file_sha256(path)]:
+                continue
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} can't be read ({error}); expected an export; check the path") from error
+        yield (
+            f"{path} isn't the file that {listed.name} was written for: it is damaged or changed; expected one of the "
+            f"SHA-256 in there; export it again or restore a copy, or delete {listed.name} if you changed it on purpose"
+        )
+
+
+def _exports(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
 
 
 def _folder_rows(folder: Path) -> Iterator[tuple[str, int, Any]]:
@@ -245,7 +252,7 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, int, Any]]:
         for name, part in parts:
             yield from _dataset_rows(part, str(folder if name is None else folder / name))
         return
-    files = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
+    files = _exports(folder)
     if not files:
         raise StoreError(
             f"{folder} holds no {' or '.join(_SUFFIXES)} file and no data set; expected an export; check the path"
