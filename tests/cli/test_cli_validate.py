@@ -122,9 +122,7 @@ def test_candidates(validate, store, tmp_path):
         assert validate(tmp_path / "set")[0] == 0
     rows = (tmp_path / "c.jsonl").read_text().splitlines()
     lines(tmp_path / "c.jsonl", *rows[:1])
-    assert [got.split(" was")[0] for _, _, got in validate(tmp_path / "c.jsonl")[2]] == [
-        f"{tmp_path / 'c.jsonl'} isn't the file that c.jsonl.sha256"
-    ]
+    assert "isn't the file that c.jsonl.sha256 was written for" in validate(tmp_path / "c.jsonl")[2][0][2]
     for name in ("c.jsonl", "c.parquet"):
         (tmp_path / f"{name}.sha256").unlink()
     bad = json.loads(rows[0]) | {"rank": -1, "kind": ""}

@@ -234,8 +234,8 @@ def _changed_files(source: Any) -> Iterator[str]:
         except (OSError, ValueError) as error:
             raise StoreError(f"{path} can't be read ({error}); expected an export; check the path") from error
         yield (
-            f"{path} isn't the file that {listed.name} was written for: it is damaged or changed; expected one of the "
-            f"SHA-256 in there; export it again or restore a copy, or delete {listed.name} if you changed it on purpose"
+            f"{path} isn't the file that {listed.name} was written for, but damaged or changed; expected that of "
+            f"this SHA-256; export again or restore a copy, or delete {listed.name} if you changed it on purpose"
         )
 
 
