@@ -129,6 +129,7 @@ def test_a_checkpoint_without_a_weight_of_arca(lira, checkpoint, tiny_data, tmp_
     weights = load_file(broken / "model.safetensors")
     del weights["arca.actor.fc1.weight"]
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    (broken / "lira_checksums.json").unlink()  # changed on purpose
     for command in (["search", broken, tiny_data, "-q", "vi:x"], ["evaluate", broken, tiny_data]):
         refused(lira(*command), "lacks 1 weights of LiraModel, among them arca.actor.fc1.weight")
 

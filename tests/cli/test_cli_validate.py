@@ -121,6 +121,10 @@ def test_candidates(validate, store, tmp_path):
         export_store(opened, tmp_path / "set", format="dataset")
         assert validate(tmp_path / "set")[0] == 0
     rows = (tmp_path / "c.jsonl").read_text().splitlines()
+    lines(tmp_path / "c.jsonl", *rows[:1])
+    assert "isn't the file that c.jsonl.sha256 was written for" in validate(tmp_path / "c.jsonl")[2][0][2]
+    for name in ("c.jsonl", "c.parquet"):
+        (tmp_path / f"{name}.sha256").unlink()
     bad = json.loads(rows[0]) | {"rank": -1, "kind": ""}
     code, _, found = validate(lines(tmp_path / "c.jsonl", rows[0], bad, "{"))
     assert code == 1
@@ -133,7 +137,7 @@ def test_a_store(validate, store, tmp_path):
     code, output, found = validate(store)
     assert (code, found) == (0, [])
     assert (
-        "store; 3 right (ur 2, vi 1); schema version 2; 2 candidates; 2 scores; 1 texts without candidates" in output
+        "store; 3 right (ur 2, vi 1); schema version 3; 2 candidates; 2 scores; 1 texts without candidates" in output
     )
     assert "1 scores of candidates that were replaced" in output
     with sqlite3.connect(store) as db:
@@ -150,6 +154,8 @@ def test_a_store(validate, store, tmp_path):
         ("text 3", "1 rows of candidates"),
         ("text 1", "1 candidates of a translator that wasn't asked"),
         ("text 1", "the text 'other' under the key of another"),
+        ("text 1", "a row of scores that isn't as it was written"),
+        ("text 1", "a row of scores that isn't as it was written"),
         ("text 1", "semantic is 11.0"),
         ("text 1", "semantic is 11.0"),
         (None, "meta of 't' is '[]'"),

@@ -179,6 +179,7 @@ def test_a_checkpoint_with_a_missing_weight_is_refused(tmp_path, lira, name):
     weights = load_file(tmp_path / "model.safetensors")
     del weights[name]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "lira_checksums.json").unlink()  # changed on purpose
     with pytest.raises(ValueError, match=f"lacks 1 weights of LiraModel, among them {name}; expected a whole"):
         AutoModel.from_pretrained(tmp_path)
 
@@ -188,6 +189,7 @@ def test_a_weight_of_another_shape_is_refused(tmp_path, lira):
     weights = load_file(tmp_path / "model.safetensors")
     weights["arca.actor.fc1.weight"] = torch.zeros(3, 3)
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "lira_checksums.json").unlink()  # changed on purpose
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         AutoModel.from_pretrained(tmp_path)
 

@@ -81,7 +81,11 @@ def test_the_mark_is_the_last_file_of_a_checkpoint(make_trainer, tmp_path):
     trainer.train()
     folder = tmp_path / "run" / "checkpoint-4"
     mark = folder / "lira_state.json"
-    assert json.loads(mark.read_text()) == {"stage": "lasr", "step": 4}
+    facts = json.loads(mark.read_text())
+    assert (facts["stage"], facts["step"]) == ("lasr", 4)
+    assert facts["files"].keys() == {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    } - {mark.name}
     assert all(path.stat().st_mtime_ns <= mark.stat().st_mtime_ns for path in folder.iterdir())
     assert {"model.safetensors", "trainer_state.json"} <= {path.name for path in folder.iterdir()}
 

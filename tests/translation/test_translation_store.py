@@ -141,7 +141,7 @@ def test_other_files_are_refused_and_left_alone(tmp_path):
     CandidateStore(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 7")
-    with pytest.raises(StoreVersionError, match="has schema version 7; expected 1 to 2; fill a new store"):
+    with pytest.raises(StoreVersionError, match="has schema version 7; expected 1 to 3; fill a new store"):
         CandidateStore(path)
 
     text = tmp_path / "text.sqlite"

@@ -101,7 +101,7 @@ def test_writing_migrates_it_and_readers_go_on(old):
     with CandidateStore(old, read_only=True) as reader:
         check_contents(reader)
         with CandidateStore(old) as store:
-            assert version_of(old) == 2
+            assert version_of(old) == 3
             check_contents(store)
             check_contents(reader)
             store.add("vi", [("mới", [Candidate("new", "llm", "chat")])], WHO, meta={"model": "m"})
@@ -123,16 +123,16 @@ def test_a_migrated_store_is_like_a_new_one(old, tmp_path):
             names = [row[0] for row in db.execute("SELECT name FROM sqlite_master ORDER BY name")]
             tables.append([(name, db.execute(f"PRAGMA table_info({name})").fetchall()) for name in names])
     assert tables[0] == tables[1]
-    assert [column[1] for column in dict(tables[0])["asked"]] == ["text_id", "translator_id", "created"]
+    assert [column[1] for column in dict(tables[0])["asked"]] == ["text_id", "translator_id", "created", "checksum"]
 
 
 def test_a_newer_version_is_refused_by_readers_and_writers(old):
     with sqlite3.connect(old) as db:
-        db.execute("PRAGMA user_version = 3")
+        db.execute("PRAGMA user_version = 4")
     for read_only in (True, False):
-        with pytest.raises(StoreVersionError, match="has schema version 3; expected 1 to 2; fill a new store"):
+        with pytest.raises(StoreVersionError, match="has schema version 4; expected 1 to 3; fill a new store"):
             CandidateStore(old, read_only=read_only)
-    assert version_of(old) == 3
+    assert version_of(old) == 4
 
 
 _fork = multiprocessing.get_context("fork")
@@ -153,7 +153,10 @@ def _die_at(path, beginning):
     os._exit(3)  # not reached
 
 
-@pytest.mark.parametrize("beginning", ["ALTER TABLE scores", "PRAGMA user_version = 2", "COMMIT"])
+@pytest.mark.parametrize(
+    "beginning",
+    ["ALTER TABLE scores", "PRAGMA user_version = 2", "ALTER TABLE candidates ADD COLUMN checksum", "COMMIT"],
+)
 def test_kill_nine_during_a_migration_leaves_version_1(old, beginning):
     process = _fork.Process(target=_die_at, args=(old, beginning))
     process.start()
@@ -167,7 +170,7 @@ def test_kill_nine_during_a_migration_leaves_version_1(old, beginning):
         check_contents(store)
     with CandidateStore(old) as store:
         check_contents(store)
-    assert version_of(old) == 2
+    assert version_of(old) == 3
 
 
 def _migrate(path, number, barrier):
@@ -189,4 +192,4 @@ def test_two_processes_may_migrate_at_once(old, tmp_path):
         assert [process.exitcode for process in processes] == [0, 0]
         with CandidateStore(path, read_only=True) as store:
             assert store.missing("vi", ["by 0", "by 1"], WHO) == []
-            assert version_of(path) == 2
+            assert version_of(path) == 3

@@ -1,5 +1,6 @@
 """Frozen features on disk, `(rows, dim)` a text: written once, memory-mapped, checksummed, safe to kill (ours)."""
 
+import functools
 import hashlib
 import os
 import sqlite3
@@ -8,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -20,6 +21,8 @@ from .problems import DataProblem, shorten
 
 __all__ = ["CacheError", "FeatureCache", "scan_cache"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _FORMAT = "lira-features-1"
 _LOOKUP = 500  # keys in one SQL statement; old SQLite takes 999 at most
 _SCHEMA = """
@@ -32,6 +35,22 @@ CREATE TABLE IF NOT EXISTS entries (
 
 class CacheError(RuntimeError):
     """The cache on disk isn't what was asked for, is damaged, or has another writer."""
+
+
+def _told(method: Callable[P, T]) -> Callable[P, T]:
+    """A method of a cache whose files may be damaged, or on a disk that is full."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a damaged schema may be no text at all
+            folder = getattr(args[0], "folder", None)
+            raise CacheError(
+                f"got an index in {folder} that can't be read or written ({error}); {_INDEX_FIX}"
+            ) from error
+
+    return call
 
 
 class FeatureCache:
@@ -102,13 +121,16 @@ class FeatureCache:
         self._local = threading.local()
         self._open_lock()
 
+    @_told
     def __len__(self) -> int:
         """Number of texts."""
         return int(self._connection().execute("SELECT COUNT(*) FROM entries").fetchone()[0])
 
+    @_told
     def __contains__(self, text: object) -> bool:
         return isinstance(text, str) and bool(self._find([_key(text)]))
 
+    @_told
     def missing(self, texts: Sequence[str]) -> list[str]:
         """
         The distinct texts that have no features yet, in their order.
@@ -123,6 +145,7 @@ class FeatureCache:
         found = self._find(list(keys.values()))
         return [text for text, key in keys.items() if key not in found]
 
+    @_told
     def get(self, texts: Sequence[str]) -> NDArray[np.floating[Any]]:
         """
         Features of texts.
@@ -158,6 +181,7 @@ class FeatureCache:
                     )
         return features.astype(self.dtype, copy=False)
 
+    @_told
     def append(self, texts: Sequence[str], features: Any) -> int:
         """
         Write features. When it returns, they are on the disk and outlive the process.
@@ -173,6 +197,7 @@ class FeatureCache:
             ValueError: for another shape or number of rows, and for values that aren't finite or overflow the dtype
                 (the row and its text are named); nothing of the batch is written then.
             CacheError: if another process keeps writing longer than `lock_timeout`.
+            OSError: where the disk is full or can't be written to.
         """
         rows = self._checked_features(_checked_texts(texts), features)
         with self._writing():
@@ -186,11 +211,18 @@ class FeatureCache:
             records = np.ascontiguousarray(rows[[number for _, number in fresh]])
             connection = self._connection()
             start = self._end()
-            with open(self._data_path, "r+b") as file:
-                file.seek(start * self._record)
-                file.write(records.data)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with open(self._data_path, "r+b") as file:
+                    file.seek(start * self._record)
+                    file.write(records.data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"got {self._data_path}, which can't be written ({error.strerror or error}); expected room and "
+                    "the right to write; make room, or mend the rights, and start again: what was written is kept.",
+                ) from error
             entries = [(key, start + i, zlib.crc32(records[i])) for i, (key, _) in enumerate(fresh)]
             with connection:
                 connection.executemany("INSERT INTO entries VALUES (?, ?, ?)", entries)
@@ -230,6 +262,7 @@ class FeatureCache:
                     bar.update(len(batch))
         return len(todo)
 
+    @_told
     def discard(self, texts: Sequence[str]) -> int:
         """
         Forget texts, so that `fill` computes them anew; their room on the disk stays taken.
@@ -272,6 +305,7 @@ class FeatureCache:
         finally:
             self._lock.release()
 
+    @_told
     def _prepare(self) -> None:
         wanted = {
             "format": _FORMAT,
@@ -303,9 +337,7 @@ class FeatureCache:
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):
                 return {}
-            raise CacheError(f"got an index in {self.folder} that can't be read ({error}); {_INDEX_FIX}") from error
-        except sqlite3.DatabaseError as error:
-            raise CacheError(f"got an index in {self.folder} that can't be read ({error}); {_INDEX_FIX}") from error
+            raise
 
     def _connection(self) -> sqlite3.Connection:
         """This thread's connection; SQLite's must cross neither threads nor forks."""
@@ -324,6 +356,8 @@ class FeatureCache:
 
     def _end(self) -> int:
         last = self._connection().execute("SELECT MAX(place) FROM entries").fetchone()[0]
+        if last is not None and not _is_place(last):
+            raise sqlite3.DatabaseError("an entry that holds other than numbers")
         return 0 if last is None else int(last) + 1
 
     def _find(self, keys: list[bytes]) -> dict[bytes, tuple[int, int]]:
@@ -335,6 +369,8 @@ class FeatureCache:
             marks = ",".join("?" * len(some))
             query = f"SELECT key, place, checksum FROM entries WHERE key IN ({marks})"
             found.update((key, (place, checksum)) for key, place, checksum in self._connection().execute(query, some))
+        if not all(_is_place(number) for entry in found.values() for number in entry):
+            raise sqlite3.DatabaseError("an entry that holds other than numbers")
         return found
 
     def _map(self, count: int) -> NDArray[np.floating[Any]]:
@@ -428,8 +464,13 @@ def scan_cache(folder: str | os.PathLike[str]) -> tuple[int, list[DataProblem]]:
 
 _WHOLE_FIX = "delete the cache's folder and let it be computed anew, or restore it from a copy; and check the disk"
 _INDEX_FIX = (
-    "expected SQLite's index of the features; delete the folder and fill it in again, or restore it from a copy."
+    "expected SQLite's index of the features, and room on its disk; make room; or, if it is damaged, delete the "
+    "folder and fill it in again, or restore it from a copy."
 )
+
+
+def _is_place(number: Any) -> bool:
+    return isinstance(number, int) and 0 <= number < 2**48
 
 
 def _checked_texts(texts: Sequence[str]) -> Sequence[str]:

@@ -32,8 +32,12 @@ def replace_files(contents: Iterable[tuple[Path, Iterable[bytes]]]) -> None:
 
     Args:
         contents (`Iterable[tuple[Path, Iterable[bytes]]]`): each file's path and its parts.
+
+    Raises:
+        OSError: naming the file that can't be written; all files are as they were, unless a move failed.
     """
     moves: list[tuple[Path, Path]] = []
+    path = Path()
     try:
         for path, parts in contents:
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -44,6 +48,13 @@ def replace_files(contents: Iterable[tuple[Path, Iterable[bytes]]]) -> None:
                 os.fsync(file.fileno())
         for temporary, path in moves:
             os.replace(temporary, path)
+    except OSError as error:
+        # A full disk's own error names no file.
+        raise OSError(
+            error.errno,
+            f"{path} can't be written ({error.strerror or error}); expected room and the right to write there; make "
+            "room, or mend the rights, and start again: what was finished before is kept",
+        ) from error
     finally:
         for temporary, _ in moves:
             temporary.unlink(missing_ok=True)

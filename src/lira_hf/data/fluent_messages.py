@@ -18,6 +18,7 @@ from .problems import DataProblem, OnError, settle_problems, shorten
 __all__ = ["read_fluent", "scan_fluent"]
 
 _ENGLISH = ("en-US", "en")
+_LARGEST = 64 * 2**20  # bytes of a catalogue in an archive
 _LOCALE_FOLDERS = {*_FOLDERS_WITHOUT_NAME, "localization"}
 # Attributes that say what to press or how to look.
 _NO_TEXT = ("key", "style", "aria-keyshortcuts")
@@ -129,6 +130,14 @@ def _files(path: Path, problems: list[DataProblem]) -> Iterator[_File]:
         for name in sorted(archive.namelist()):
             located = _located(PurePosixPath(name).parts) if name.endswith(".ftl") else None
             if located is None:
+                continue
+            size = archive.getinfo(name).file_size
+            if size > _LARGEST:  # a few kilobytes may say that they unpack to gigabytes
+                got = f"a member of {size:,} bytes"
+                expected = f"{_LARGEST:,} at most"
+                problems.append(
+                    DataProblem(f"{path}/{name}", None, None, got, expected, "unpack it, and see what it is")
+                )
                 continue
             try:
                 yield _File(*located, f"{path}/{name}", archive.read(name))

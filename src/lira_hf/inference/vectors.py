@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ _ENCODINGS = {
     "int8": "the unit vector times 127 / max |value| of the row, rounded; row / norm(row) is the unit vector",
     "binary": "signs, one bit a dimension, the first in the highest bit, 1 above 0 (numpy.packbits)",
 }
+_SHARD = re.compile(r"shard-\d{6,}\.json")
+_FACTS = ("bytes", "crc32")
 _SCHEMA = pa.schema(
     [
         ("id", pa.large_string()),
@@ -98,6 +101,11 @@ class VectorFolder:
             )
         self.dim: int = self.manifest["dim"]
         self.precision: str = self.manifest["precision"]
+        if not _is_count(self.dim) or not self.dim or self.precision not in _ENCODINGS:
+            raise VectorsError(
+                f"got {self.folder} with dim {self.dim!r} and precision {self.precision!r} in manifest.json; expected "
+                f"a whole number above 0 and one of {', '.join(_ENCODINGS)}; restore manifest.json from a copy"
+            )
         self.shards: list[dict[str, Any]] = []
         self.refresh()
 
@@ -197,7 +205,7 @@ class VectorFolder:
 
     def refresh(self) -> None:
         """Take in the shards that were finished since."""
-        names = {_number(path): path.name for path in self.folder.glob("shard-[0-9]*.json")}
+        names = {_number(path): path.name for path in self.folder.glob("shard-*.json") if _SHARD.fullmatch(path.name)}
         last = max(names, default=-1)
         lost = sorted(set(range(last)) - set(names))
         torn = [_name(n, "npy") for n in lost if (self.folder / _name(n, "npy")).exists()]
@@ -219,6 +227,10 @@ class VectorFolder:
 
     def _read_shard(self, number: int) -> dict[str, Any]:
         shard = {**self._read_json(_name(number, "json"), "rows", "npy", "arrow"), "number": number, "verified": False}
+        parts = [shard[ending] for ending in ("npy", "arrow")]
+        sizes = [shard["rows"], *(part.get(key) for part in parts if isinstance(part, dict) for key in _FACTS)]
+        if len(sizes) != 5 or not all(map(_is_count, sizes)):
+            raise self._damaged(number, f"{_name(number, 'json')} without the numbers that it should hold")
         for ending in ("npy", "arrow"):
             path = self.folder / _name(number, ending)
             size = path.stat().st_size if path.exists() else None
@@ -250,7 +262,10 @@ class VectorFolder:
         """A shard's ids, languages and texts, memory-mapped; the same rows as its vectors."""
         shard = self._verified(place)
         with pa.memory_map(str(self.folder / _name(shard["number"], "arrow"))) as source:
-            return pa.ipc.open_file(source).read_all()
+            found = pa.ipc.open_file(source).read_all()
+        if found.num_rows != shard["rows"]:
+            raise self._damaged(shard["number"], f"{found.num_rows} texts, not {shard['rows']},")
+        return found
 
     def check(self) -> None:
         """Read everything once; raises a [`VectorsError`] that names every damaged shard."""
@@ -416,6 +431,10 @@ def _name(number: int, ending: str) -> str:
 
 def _number(path: Path) -> int:
     return int(path.stem.removeprefix("shard-"))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _hash(text: str) -> int:

@@ -12,6 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from lira_hf.model_card import CardError, config_facts, write_model_card
 from lira_hf.models import LiraPreTrainedModel, LiraProcessor
+from lira_hf.models.saving_lira import renew_checksums
 from lira_hf.training import heads_fingerprint, read_run_facts, write_run_facts
 
 from .remote_code import export_remote_code
@@ -56,6 +57,7 @@ def save_checkpoint(
     model.save_pretrained(folder, save_backbones=save_backbones, max_shard_size=max_shard_size)
     processor.save_pretrained(folder)
     _forget_local_folders(folder / "config.json")
+    renew_checksums(folder)
     if remote_code is not None:
         export_remote_code(folder, remote_code)
     runs = _known_runs(model)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lira_hf.models
+from lira_hf.models.saving_lira import renew_checksums
 
 
 __all__ = ["export_remote_code"]
@@ -92,6 +93,7 @@ def export_remote_code(
             found = _read(folder / name)
             found["auto_map"] = found.get("auto_map", {}) | {"AutoProcessor": place(*_PROCESSOR)}
             _write(folder / name, found)
+    renew_checksums(folder)
     return folder
 
 

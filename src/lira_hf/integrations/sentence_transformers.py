@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 
 from lira_hf.model_card import basic_model_card
 from lira_hf.models import LiraPreTrainedModel, LiraProcessor
+from lira_hf.models.saving_lira import renew_checksums
 
 from .hub import save_checkpoint
 
@@ -106,6 +107,7 @@ def export_sentence_transformers(
     _limit_root_tokenizer(folder, processor)
     # Last: the folder is a sentence-transformers model from here on.
     _write(folder / "modules.json", _MODULES)
+    renew_checksums(folder)
     return folder
 
 

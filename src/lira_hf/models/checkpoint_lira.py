@@ -15,6 +15,7 @@ from transformers.utils.hub import cached_file
 
 from .backbones_lira import backbone_fingerprint, check_width, is_quantized, load_base, load_encoder
 from .configuration_lira import LiraConfig
+from .saving_lira import check_shard_names
 
 
 __all__ = ["HUB_OPTIONS", "PARTS", "describe_backbones", "load_slim", "save_slim", "slim_problem"]
@@ -225,6 +226,7 @@ def _read_weights(path: str | os.PathLike, hub: dict) -> dict[str, torch.Tensor]
     index = cached_file(path, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False, **hub)
     names = ["model.safetensors"]
     if index is not None:
+        check_shard_names(os.path.dirname(index))
         with open(index, encoding="utf-8") as file:
             names = sorted(set(json.load(file)["weight_map"].values()))
     weights: dict[str, torch.Tensor] = {}

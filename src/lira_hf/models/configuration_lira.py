@@ -1,11 +1,14 @@
 """Configuration of LiRA: two backbones, an optional base LM, and the sizes of Arca and LaSR."""
 
+import os
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from .saving_lira import finish_saving, is_plain_name
 
 
 __all__ = ["LIRA_VERSION", "LiraConfig", "hidden_size"]
@@ -220,6 +223,20 @@ class LiraConfig(PreTrainedConfig):
             self.prefix_token_id = self.vocab_size
         self._check_sizes()
         self._check_weights()
+        if self.adapter_folder is not None and not is_plain_name(self.adapter_folder):
+            raise ValueError(
+                f"adapter_folder is {self.adapter_folder!r}; expected the name of a folder within the checkpoint; "
+                "don't use this checkpoint unless you know where it comes from"
+            )
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As in Transformers, of a folder whose saving, if it was interrupted, is finished first."""
+        if pretrained_model_name_or_path is not None and os.path.isdir(pretrained_model_name_or_path):
+            finish_saving(os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+        return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
 
     @property
     def source_dim(self) -> int:

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,7 @@ from .configuration_lira import LIRA_VERSION, LiraConfig
 from .modeling_lasr import LiraAttention, LiraFusion, LiraFusionLayer
 from .projector_lira import BLANK_LOGIT, LiraPrefixProjector
 from .prompt_lira import add_prefix_token, load_tokenizer
+from .saving_lira import CHECKSUMS_NAME, check_files, check_shard_names, finish_saving, staged
 
 
 __all__ = ["LiraPreTrainedModel"]
@@ -145,7 +147,8 @@ class LiraPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, *args, save_backbones: bool | None = None, **kwargs):
         """
-        As in Transformers, and:
+        As in Transformers, but all or nothing: a kill or a full disk leaves what the folder had. The files' SHA-256
+        go into `lira_checksums.json`. And:
 
         Args:
             save_backbones (`bool`, *optional*):
@@ -166,10 +169,13 @@ class LiraPreTrainedModel(PreTrainedModel):
             slim = False
         if not slim:
             self._refuse_whole()
-        with self._saved_config(slim):
+        main = args[0] if args else kwargs.get("is_main_process", True)
+        if kwargs.get("push_to_hub"):
+            kwargs.setdefault("repo_id", os.path.basename(os.path.normpath(save_directory)))
+        with self._saved_config(slim), _place(save_directory, main and not kwargs.get("distributed_checkpoint")) as to:
             if slim:
-                return save_slim(self, super().save_pretrained, save_directory, *args, **kwargs)
-            return super().save_pretrained(save_directory, *args, **kwargs)
+                return save_slim(self, super().save_pretrained, to, *args, **kwargs)
+            return super().save_pretrained(to, *args, **kwargs)
 
     def _refuse_whole(self) -> None:
         for name, part in self.backbones().items():
@@ -218,17 +224,29 @@ class LiraPreTrainedModel(PreTrainedModel):
         """
         As in Transformers, and strict about LiRA's own weights: a checkpoint that lacks one, or has one of another
         shape, is refused (unless `output_loading_info` is asked for) instead of being completed with random
-        numbers. Each part keeps the dtype that it was saved in, unless `dtype` is given.
+        numbers; so is one whose weights aren't those that were saved. Each part keeps the dtype that it was saved
+        in, unless `dtype` is given. Pickled weights are not loaded.
 
         Args:
+            verify_checksums (`bool`, *optional*, defaults to `True`):
+                Compare the files with `lira_checksums.json`, where there is one: a second or two per gigabyte.
             encoder_kwargs, anchor_kwargs, base_kwargs (`dict`, *optional*):
                 For a slim checkpoint: what loading each backbone takes besides, such as `quantization_config`, or
                 `name` where it lies elsewhere now.
             args, kwargs: As in Transformers.
 
         Raises:
-            ValueError: Naming the missing weights, or the backbone of a slim checkpoint that has changed.
+            ValueError: Naming the missing weights, the backbone of a slim checkpoint that has changed, or a file that
+                is damaged.
         """
+        verify = kwargs.pop("verify_checksums", True)
+        kwargs.setdefault("use_safetensors", True)
+        place = _folder(pretrained_model_name_or_path, kwargs)
+        if place is not None:
+            finish_saving(place)
+            check_shard_names(place)
+            if verify:
+                check_files(place, weights=True)
         wants_info = kwargs.pop("output_loading_info", False)
         config = _read_config(cls, pretrained_model_name_or_path, kwargs)
         if config is None and (base := _adapted(pretrained_model_name_or_path, kwargs)) is not None:
@@ -247,6 +265,8 @@ class LiraPreTrainedModel(PreTrainedModel):
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
+        if place is None and verify:
+            _check_download(pretrained_model_name_or_path, kwargs)
         # Where an adapter was loaded too, the information given is the adapter's.
         lacked = model.__dict__.pop("_lacked", info["missing_keys"])
         missing = sorted(key for key in lacked if not key.startswith(cls._new_heads or "\0"))
@@ -261,6 +281,35 @@ class LiraPreTrainedModel(PreTrainedModel):
         # Loading makes new parameters, which all want a gradient.
         model.freeze()
         return (model, info) if wants_info else model
+
+
+@contextmanager
+def _place(folder, whole: bool) -> Iterator:
+    """Where to save: beside, to be moved in at once; or right there, for a process that saves a share or nothing."""
+    if not whole or os.path.isfile(folder):
+        yield folder
+        return
+    with staged(folder) as place:
+        yield place
+
+
+def _folder(path, kwargs: dict) -> str | None:
+    """The local folder of a checkpoint; `None` for a name on the Hub, or nothing."""
+    if path is None or not os.path.isdir(path):
+        return None
+    return os.path.join(path, kwargs.get("subfolder") or "")
+
+
+def _check_download(path, kwargs: dict) -> None:
+    """What of a checkpoint on the Hub has come to this machine, against its checksums."""
+    if path is None:
+        return
+    try:
+        found = cached_file(path, CHECKSUMS_NAME, _raise_exceptions_for_missing_entries=False, **_hub_options(kwargs))
+    except OSError:
+        return
+    if found is not None:
+        check_files(os.path.dirname(found), weights=True)
 
 
 def _refuse_shared(parts: dict[str, PreTrainedModel | None]) -> None:

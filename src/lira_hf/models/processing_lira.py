@@ -1,6 +1,7 @@
 """LiraProcessor: texts, their candidate translations and the judge's scores to the tensors that LiRA's models read."""
 
 import copy
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from .prompt_lira import (
     load_tokenizer,
     stack_choices,
 )
+from .saving_lira import check_files, finish_saving, staged
 from .traits_lira import candidate_traits, trait_tensor
 
 
@@ -276,6 +278,23 @@ class LiraProcessor(LiraChatMixin):
             for row in as_choices(choices, len(texts))
         ]
         return stack_choices(rows, answers, self.tokenizer.pad_token_id)
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs) -> list[str]:
+        """As in Transformers, but all or nothing, with the files' SHA-256; see the model's `save_pretrained`."""
+        if push_to_hub:
+            return super().save_pretrained(save_directory, push_to_hub=True, **kwargs)
+        with staged(save_directory) as place:
+            names = super().save_pretrained(place, **kwargs)
+        return [os.path.join(save_directory, os.path.relpath(name, place)) for name in names]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As in Transformers; files of a local folder that aren't as they were saved are warned of."""
+        path = pretrained_model_name_or_path
+        if os.path.isdir(path):
+            finish_saving(path)
+            check_files(path, weights=False)
+        return super().from_pretrained(path, *args, **kwargs)
 
     def decode_new(self, sequences: torch.Tensor, batch: Any, **kwargs: Any) -> list[str]:
         """

@@ -162,8 +162,17 @@ def unpack_package(package: str, folder: Path) -> Path:
     part = folder / f"{package}.part"
     shutil.rmtree(part, ignore_errors=True)
     _run(["dpkg-deb", "-x", str(archive.resolve()), str(part.resolve())], folder)
+    _drop_outside_links(part)
     part.rename(target)
     return target
+
+
+def _drop_outside_links(folder: Path) -> None:
+    """A package's links to files that aren't in it would be read from this machine."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            logger.info("%s leads out of its package and is left out", path)
+            path.unlink()
 
 
 def _run(command: list[str], folder: Path) -> None:

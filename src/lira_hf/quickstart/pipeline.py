@@ -27,6 +27,7 @@ from lira_hf.evaluation import (
 from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures
 from lira_hf.models import LiraModel, LiraProcessor
 from lira_hf.training import train_recipe
+from lira_hf.training.checkpoints import one_run
 from lira_hf.translation import CandidateStore, HeuristicCritic, Identity, load_translator
 
 from .candidates import CRITIC, Translators, fill_candidates, fit_translators
@@ -90,7 +91,11 @@ class Quickstart:
         self._check_folder()
 
     def run(self) -> Results:
-        """All steps, to the scores on test."""
+        """All steps, to the scores on test. A second run in the same folder is refused."""
+        with one_run(self.folder):
+            return self._run()
+
+    def _run(self) -> Results:
         self.prepare()
         chosen = self._once("choices.json", "choices on dev", self._choose)
         for seed in self.settings.seeds:

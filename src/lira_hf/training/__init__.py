@@ -3,6 +3,7 @@ recipes; LoRA."""
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
 from .calibration import GateCalibration, calibrate_gate
+from .checkpoints import last_checkpoint
 from .collator import LiraCollator
 from .dataset import ranking_rows, retrieval_rows
 from .generation import generation_rows, reference_slots
@@ -13,7 +14,7 @@ from .mixture import Task, TaskMixture
 from .negatives import mine_hard_negatives
 from .recipes import read_recipe, train_recipe
 from .run_facts import RUN_FACTS_NAME, data_license, heads_fingerprint, read_run_facts, write_run_facts
-from .trainer import LiraTrainer, last_checkpoint
+from .trainer import LiraTrainer
 
 
 __all__ = [

@@ -22,6 +22,7 @@ from lira_hf.translation import CandidateStore, StoreError
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
 from .calibration import calibrate_gate, has_entropy_gate
+from .checkpoints import one_run
 from .collator import LiraCollator
 from .generation_collator import GenerationCollator, ReferenceCollator
 from .joining import check_names, load_model, row_processor
@@ -229,7 +230,8 @@ def train_recipe(
 ) -> tuple[LiraModel, LiraProcessor, dict[str, float]]:
     """
     Carries out one stage and saves model and processor to `output_dir`, with the run's facts (`lira_run.json`) for a
-    model card. A run that was killed goes on from its last whole checkpoint.
+    model card. A run that was killed goes on from its last whole, undamaged checkpoint; a second run in the same
+    folder is refused.
 
     Args:
         recipe (`str`, `os.PathLike`, `dict` or `tuple`): As for [`read_recipe`], or what it returned.
@@ -245,7 +247,19 @@ def train_recipe(
     Returns:
         `tuple`: the trained model, its processor and the last metrics.
     """
-    model_arguments, data, args = recipe if isinstance(recipe, tuple) else read_recipe(recipe)
+    parts = recipe if isinstance(recipe, tuple) else read_recipe(recipe)
+    with one_run(parts[2].output_dir, parts[2].process_index == 0):
+        return _train(parts, evaluator, train_features, quiet, controls)
+
+
+def _train(
+    recipe: Recipe,
+    evaluator: DevEvaluator | None,
+    train_features: RoadFeatures | None,
+    quiet: bool,
+    controls: DevEvaluator | None,
+) -> tuple[LiraModel, LiraProcessor, dict[str, float]]:
+    model_arguments, data, args = recipe
     anchors, every = _anchor_languages(model_arguments), data.each()
     watched = evaluator is not None or args.eval_strategy != "no"
     # Ranking and generation are measured without an evaluator too.

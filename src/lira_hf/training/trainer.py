@@ -1,7 +1,5 @@
 """LiraTrainer: the Hugging Face Trainer with what LiRA's stages need on top: losses, queues, monitors, resume."""
 
-import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -16,32 +14,18 @@ from lira_hf.losses import CorrQueue, DocQueue, load_queue_state, save_queue_sta
 from lira_hf.models import LiraForCausalLM, LiraModel, LiraModelOutput
 
 from .arguments import LiraTrainingArguments
+from .checkpoints import check_checkpoint, newest_sound, read_mark, write_mark
 from .generation_objective import GenerationObjective
 from .mixture import MixtureSampler, TaskMixture, task_kinds
 from .monitors import CollapseWarnings, EnglishGuard, choice_statistics, embedding_statistics
 from .objective import LasrObjective
 
 
-__all__ = ["LiraTrainer", "last_checkpoint"]
+__all__ = ["LiraTrainer"]
 
-_COMPLETE = "lira_state.json"
 # What of a batch is not the model's input: stage 1 has no use for it.
 _TARGETS = ("document_", "negative_", "positive_", "pair_", "gold", "reference_slots")
 Figures = Callable[[LiraModel], dict[str, float]]
-
-
-def last_checkpoint(folder: str | os.PathLike) -> str | None:
-    """
-    The newest checkpoint of a run that was written to its end. A killed run may leave a half-written one behind.
-
-    Args:
-        folder (`str` or `os.PathLike`): The run's `output_dir`.
-
-    Returns:
-        `str`, *optional*: Its path; `None` where there is none.
-    """
-    found = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{_COMPLETE}")]
-    return str(max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if found else None
 
 
 class _StateCallback(TrainerCallback):
@@ -61,9 +45,7 @@ class _StateCallback(TrainerCallback):
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if self.trainer.queues:
             save_queue_state(folder, self.trainer.queues)
-        part = folder / f"{_COMPLETE}.part"
-        part.write_text(json.dumps({"stage": args.stage, "step": state.global_step}))
-        os.replace(part, folder / _COMPLETE)
+        write_mark(folder, {"stage": args.stage, "step": state.global_step}, args.world_size)
 
 
 class LiraTrainer(Trainer):
@@ -169,11 +151,16 @@ class LiraTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
         """
-        As in `Trainer`; `True` resumes from the newest checkpoint that is whole, or starts anew where there is none.
-        The queues are resumed too. What the untrained start can do is measured before the first step.
+        As in `Trainer`; `True` resumes from the newest checkpoint that is whole and undamaged, or starts anew where
+        there is none. The queues are resumed too. What the untrained start can do is measured before the first step.
+
+        Raises:
+            ValueError: For a checkpoint of another stage, or one that is named and damaged.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = newest_sound(self.args.output_dir)
+        elif resume_from_checkpoint:
+            check_checkpoint(resume_from_checkpoint)
         if resume_from_checkpoint:
             self._check_stage(Path(resume_from_checkpoint))
         if resume_from_checkpoint and self.queues:
@@ -186,13 +173,25 @@ class LiraTrainer(Trainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     def _check_stage(self, checkpoint: Path) -> None:
-        mark = checkpoint / _COMPLETE
-        stage = json.loads(mark.read_text(encoding="utf-8"))["stage"] if mark.is_file() else self.args.stage
+        stage = read_mark(checkpoint).get("stage", self.args.stage)
         if stage != self.args.stage:
             raise ValueError(
                 f"{checkpoint} was written by stage {stage!r}; expected one of stage {self.args.stage!r}, which is "
                 "run; give each stage an output_dir of its own"
             )
+
+    def _load_best_model(self) -> None:
+        """As in `Trainer`, of a checkpoint that is undamaged."""
+        check_checkpoint(self.state.best_model_checkpoint)
+        super()._load_best_model()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """As in `Trainer`, without the Hub's token, which `training_args.bin` would hold in the clear."""
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args.hub_token = token
 
     def compute_loss(
         self,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx2
 
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 Conversation = Sequence[Mapping[str, str]]
 """Messages with `role` and `content`"""
 
+_SECRET = re.compile(r"key|token|secret|passw|auth|credential|^sig(nature)?$|^code$", re.IGNORECASE)
 _SHOWN = 300  # characters of a server's words in a message
 _RETRIED = frozenset({408, 425, 429}) | frozenset(range(500, 600)) - {501, 505}
 # Statuses of a request that its text or form is to blame for: others may still go well.
@@ -159,7 +160,8 @@ class EndpointChat:
             after which it counts as gone; by default the concurrency, but at least 8.
 
     Raises:
-        `ValueError`: an address that isn't http(s) or holds a password, a variable that isn't set, a limit below 1.
+        `ValueError`: an address that isn't http(s) or holds a password or key, a variable that isn't set, a limit
+            below 1.
     """
 
     def __init__(
@@ -396,6 +398,12 @@ def _chat_url(base_url: str) -> str:
         raise ValueError(
             f"base_url is {shown!r}; expected an address such as 'http://localhost:8000/v1', without user or "
             "password; give a key by the environment variable that api_key_env names"
+        )
+    secret = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRET.search(name)]
+    if secret:  # the client's own log shows addresses
+        raise ValueError(
+            f"base_url has {', '.join(map(repr, secret))} in its query; expected an address without keys; give a key "
+            "by the environment variable that api_key_env names"
         )
     path = parts.path.rstrip("/")
     if not path.endswith("/chat/completions"):

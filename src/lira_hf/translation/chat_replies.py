@@ -15,7 +15,7 @@ __all__ = ["ask_for", "json_values", "request"]
 
 T = TypeVar("T")
 # A reply is short; what is longer, or has more brackets, is noise that must not cost time.
-_LONGEST = 64_000
+LONGEST = 64_000
 _MOST_STARTS = 300
 _OPENING = re.compile(r"[\[{]")
 _REFUSAL = re.compile(
@@ -49,8 +49,8 @@ def request(instruction: str, data: Mapping[str, Any]) -> "Conversation":
 def without_thoughts(text: str) -> str:
     """The reply after a reasoning model's thoughts; nothing if it is still thinking where it was cut off."""
     if "</think>" in text:
-        return text.rpartition("</think>")[2][:_LONGEST]
-    return "" if text.lstrip().startswith("<think>") else text[:_LONGEST]
+        return text.rpartition("</think>")[2][:LONGEST]
+    return "" if text.lstrip().startswith("<think>") else text[:LONGEST]
 
 
 def json_values(text: str) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .base import Failure, Score, batches, check_texts, clean_text, stable_hash
 from .chat import ChatModel, Reply
-from .chat_replies import ask_for, json_values, request, without_thoughts
+from .chat_replies import LONGEST, ask_for, json_values, request, without_thoughts
 
 
 __all__ = ["LLMJudge", "parse_scores"]
@@ -52,6 +52,7 @@ _SCHEMA = {
 _SLOTS = {"s": ("sem", "mean", "fidel"), "e": ("emo", "emoc", "senti"), "p": ("prag", "tone")}
 _NUMBER_KEYS = ("id", "index", "number", "no", "nr", "n")
 _Grades = tuple[float, float, float]
+_END_OF_THOUGHT = "</think>"
 _DEEPEST = 6  # objects within objects
 _SCALES = (5, 10, 20, 100)
 _WORDS = "zero one two three four five six seven eight nine ten".split()
@@ -159,7 +160,12 @@ class LLMJudge:
                 yield position, plan.rows[position]
 
         def read(number: int, reply: Reply) -> list[Score | None] | None:
-            found = parse_scores(reply, len(plan.calls[number][1]), counts)
+            position, part = plan.calls[number]
+            # A reply that quotes such a text would seem to begin behind it.
+            forged = any(
+                _END_OF_THOUGHT in asked for asked in (texts[position], *map(candidates[position].__getitem__, part))
+            )
+            found = parse_scores(reply, len(part), counts, thoughts=not forged)
             return found if any(found) else None
 
         for number, found in ask_for(
@@ -215,7 +221,9 @@ def _conversation(text: str, language: str, options: Sequence[str]) -> Sequence[
     return request(_INSTRUCTION, {"language": language, "text": clean_text(text), "candidates": numbered})
 
 
-def parse_scores(reply: Reply, expected: int, counts: Counter[str] | None = None) -> list[Score | None]:
+def parse_scores(
+    reply: Reply, expected: int, counts: Counter[str] | None = None, *, thoughts: bool = True
+) -> list[Score | None]:
     """
     The scores in a reply, as tolerantly as is safe.
 
@@ -228,6 +236,7 @@ def parse_scores(reply: Reply, expected: int, counts: Counter[str] | None = None
         reply (`Reply`): What the model replied.
         expected (`int`): How many candidates it was asked for; they are numbered from 1.
         counts (`Counter[str]`, *optional*): Gets `clamped`, `ignored` and `contradictory`.
+        thoughts (`bool`, *optional*, defaults to `True`): Pass over what a reasoning model thinks before its reply.
 
     Returns:
         `list[Score | None]`: One for each candidate, `None` where the reply gives no score.
@@ -236,7 +245,7 @@ def parse_scores(reply: Reply, expected: int, counts: Counter[str] | None = None
     scores: list[Score | None] = [None] * expected
     if reply.refused:
         return scores
-    text = without_thoughts(reply.text)
+    text = without_thoughts(reply.text) if thoughts else reply.text[:LONGEST]
     entries = list(chain.from_iterable(_entries(value, {}) for value in json_values(text)))
     if not entries:
         entries = [dict(_PAIR.findall(part)) for part in _FLAT_OBJECT.findall(text)]

@@ -20,6 +20,7 @@ from .store_schema import (
     text_key,
     transaction,
 )
+from .store_sums import answer_sum, candidate_sum, check_sum, check_text, score_sum, told
 
 
 __all__ = ["CandidateStore", "StoreError", "StoreVersionError", "StoredCandidate"]
@@ -117,6 +118,7 @@ class CandidateStore:
 
     # Candidates
 
+    @told
     def add(
         self,
         language: str,
@@ -148,6 +150,7 @@ class CandidateStore:
             written += len(batch)
         return written
 
+    @told
     def missing(self, language: str, texts: Iterable[str], translator: Translator | Identity) -> list[str]:
         """
         The texts that a translator hasn't been asked for.
@@ -172,6 +175,7 @@ class CandidateStore:
             done.update(key for (key,) in self._db.execute(query, (asked, language, *keys)))
         return [text for text in distinct if text_key(text) not in done]
 
+    @told
     def get(
         self,
         language: str,
@@ -203,24 +207,68 @@ class CandidateStore:
         if translator is not None and asked is None:
             return [[] for _ in texts]
         found: dict[bytes, dict[str, StoredCandidate]] = {}
+        answers: dict[tuple[bytes, int, int | None], list[int | None]] = {}
+        sums = "a.checksum, c.checksum, s.checksum" if schema_version(self._db) > 2 else "NULL, NULL, NULL"
         for keys, marks in key_batches(distinct):
             query = (
-                "SELECT t.key, c.text, c.kind, c.translator, c.rank, c.score, s.semantic, s.emotional, s.pragmatic "
-                "FROM texts t JOIN candidates c ON c.text_id = t.id LEFT JOIN scores s "
+                f"SELECT t.key, a.translator_id, {sums}, c.text, c.rank, c.key, c.kind, c.translator, c.score, "
+                "s.semantic, s.emotional, s.pragmatic FROM texts t JOIN asked a ON a.text_id = t.id "
+                "LEFT JOIN candidates c ON c.text_id = t.id AND c.translator_id = a.translator_id LEFT JOIN scores s "
                 "ON s.text_id = t.id AND s.candidate_key = c.key AND s.critic_id = ? "
-                f"WHERE t.language = ? AND t.key IN ({marks}) AND (? IS NULL OR c.translator_id = ?) "
-                "ORDER BY t.id, c.translator_id, c.rank"
+                f"WHERE t.language = ? AND t.key IN ({marks}) AND (? IS NULL OR a.translator_id = ?) "
+                "ORDER BY t.id, a.translator_id, c.rank"
             )
             for record in self._db.execute(query, (judge, language, *keys, asked, asked)):
-                key, text, kind, maker, rank, score, *judged = record
+                key, who, answer, checksum, _, text, *_ = record
+                whole = answers.setdefault((key, who, answer), [])
+                if text is None:
+                    continue
+                whole.append(checksum)
                 row = found.setdefault(key, {})
                 if text not in row and (limit is None or len(row) < limit):
-                    scores = Score(*judged) if judged[0] is not None else None
-                    row[text] = StoredCandidate(text, kind, maker, rank, score, scores)
+                    row[text] = self._candidate(language, record, judge)
+        for (key, who, answer), whole in answers.items():
+            check_sum(self.path, answer, answer_sum(language, key, who, whole), f"an answer in '{language}'")
         return [list(found.get(text_key(clean_text(text)), {}).values()) for text in texts]
+
+    def _candidate(self, language: str, record: tuple[Any, ...], judge: int | None) -> StoredCandidate:
+        """A candidate from a row of `get`; it and its scores are what was stored, or an error."""
+        key, who, _, checksum, judged_sum, text, rank, option, kind, maker, score, *judged = record
+        check_text(self.path, text, option, f"the candidate in '{language}'")
+        expected = candidate_sum(language, key, who, rank, option, kind, maker, score)
+        check_sum(self.path, checksum, expected, f"the candidate {text!r:.60} in '{language}'")
+        if judged[0] is None or judge is None:
+            return StoredCandidate(text, kind, maker, rank, score)
+        what = f"the scores {judged} of {text!r:.60} in '{language}'"
+        check_sum(self.path, judged_sum, score_sum(language, key, option, judge, *judged), what)
+        return StoredCandidate(text, kind, maker, rank, score, Score(*judged))
+
+    @told
+    def forget(self, language: str, texts: Iterable[str]) -> int:
+        """
+        Drop everything that is stored of texts, so that they are asked for again; for rows that are damaged.
+
+        Args:
+            language (`str`): The texts' language tag.
+            texts (`Iterable[str]`): The texts; those that aren't stored are passed over.
+
+        Returns:
+            `int`: How many were dropped.
+        """
+        self._check_writable()
+        dropped = 0
+        for keys, marks in key_batches(_distinct(texts)):
+            which = f"SELECT id FROM texts WHERE language = ? AND key IN ({marks})"
+            with transaction(self._connection) as connection:
+                for table in ("scores", "candidates", "asked"):
+                    connection.execute(f"DELETE FROM {table} WHERE text_id IN ({which})", (language, *keys))
+                query = f"DELETE FROM texts WHERE language = ? AND key IN ({marks})"
+                dropped += connection.execute(query, (language, *keys)).rowcount
+        return dropped
 
     # Scores
 
+    @told
     def add_scores(
         self,
         language: str,
@@ -249,14 +297,16 @@ class CandidateStore:
         written = 0
         for batch in batches(rows, _TRANSACTION_ROWS):
             with transaction(self._connection) as connection:
-                judge, now = self._write_identity("critics", critic, meta), int(time.time())
+                judge, now = self._write_identity("critics", critic, meta), max(int(time.time()), 0)
                 for text, candidate, score in batch:
                     key, option = text_key(clean_text(text)), text_key(clean_text(candidate))
+                    values = Score(*score)
+                    checksum = score_sum(language, key, option, judge, *values)
                     done = connection.execute(
-                        "INSERT OR REPLACE INTO scores SELECT t.id, c.key, ?, ?, ?, ?, ? "
+                        "INSERT OR REPLACE INTO scores SELECT t.id, c.key, ?, ?, ?, ?, ?, ? "
                         "FROM texts t JOIN candidates c ON c.text_id = t.id "
                         "WHERE t.language = ? AND t.key = ? AND c.key = ? LIMIT 1",
-                        (judge, *Score(*score), now, language, key, option),
+                        (judge, *values, now, checksum, language, key, option),
                     )
                     if done.rowcount < 1:
                         raise StoreError(
@@ -266,6 +316,7 @@ class CandidateStore:
             written += len(batch)
         return written
 
+    @told
     def missing_scores(self, language: str, texts: Iterable[str], critic: Critic | Identity) -> list[tuple[str, str]]:
         """
         The stored candidates that a critic hasn't judged.
@@ -289,10 +340,12 @@ class CandidateStore:
 
     # What is there
 
+    @told
     def languages(self) -> list[str]:
         """The languages of the stored texts, sorted."""
         return [row[0] for row in self._db.execute("SELECT DISTINCT language FROM texts ORDER BY language")]
 
+    @told
     def stats(self) -> dict[str, Any]:
         """
         Counts for a report.
@@ -323,6 +376,7 @@ class CandidateStore:
             "critics": [{"name": name, "fingerprint": mark, "scores": count} for name, mark, count in per_critic],
         }
 
+    @told
     def provenance(self) -> dict[str, list[dict[str, Any]]]:
         """
         Who gave answers and scores, with what was kept about them.
@@ -341,6 +395,7 @@ class CandidateStore:
             for table in ("translators", "critics")
         }
 
+    @told
     def __len__(self) -> int:
         """The number of stored texts, over all languages."""
         return self._db.execute("SELECT count(*) FROM texts").fetchone()[0]
@@ -388,23 +443,25 @@ def text_ids(db: sqlite3.Connection, language: str, texts: Sequence[str]) -> dic
 def _write_answers(
     db: sqlite3.Connection, language: str, answers: Mapping[str, Sequence[Candidate]], asked: int
 ) -> None:
-    ids, now = text_ids(db, language, list(answers)), int(time.time())
+    ids, now = text_ids(db, language, list(answers)), max(int(time.time()), 0)
     db.executemany(
         "DELETE FROM candidates WHERE text_id = ? AND translator_id = ?", [(i, asked) for i in ids.values()]
     )
+    rows, sums = [], []
+    for text, candidates in answers.items():
+        source, place = text_key(text), len(rows)
+        for rank, c in enumerate(candidates):
+            clean = clean_text(c.text)
+            key = text_key(clean)
+            checksum = candidate_sum(language, source, asked, rank, key, c.kind, c.translator, c.score)
+            rows.append((ids[text], asked, rank, key, clean, c.kind, c.translator, c.score, checksum))
+        sums.append(answer_sum(language, source, asked, [row[-1] for row in rows[place:]]))
     db.executemany(
-        "INSERT INTO asked VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET created = excluded.created",
-        [(text_id, asked, now) for text_id in ids.values()],
+        "INSERT INTO asked VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET created = excluded.created, checksum = excluded.checksum",
+        [(ids[text], asked, now, checksum) for text, checksum in zip(answers, sums, strict=True)],
     )
-    db.executemany(
-        "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (ids[text], asked, rank, text_key(clean), clean, c.kind, c.translator, c.score)
-            for text, candidates in answers.items()
-            for rank, c in enumerate(candidates)
-            for clean in (clean_text(c.text),)
-        ],
-    )
+    db.executemany("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _meta_text(who: Translator | Critic | Identity, meta: Any) -> str | None:

@@ -1,5 +1,6 @@
 """Whether a candidate store is whole: its file, its rows, and what refers to what (ours)."""
 
+import itertools
 import json
 import os
 import sqlite3
@@ -11,6 +12,7 @@ from typing import Any
 from .store import CandidateStore
 from .store_rows import RowProblem
 from .store_schema import SCHEMA_VERSION, StoreError, schema_version, text_key
+from .store_sums import answer_sum, candidate_sum, score_sum
 
 
 __all__ = ["StoreCheck", "check_store"]
@@ -55,7 +57,7 @@ def check_store(path: str | os.PathLike) -> StoreCheck:
             damage = [row[0] for row in db.execute(f"PRAGMA integrity_check({_SHOWN})") if row[0] != "ok"]
             for found in damage:
                 check.problems.append(RowProblem(name, 0, f"{found}; expected a sound SQLite file; {_SOUND_FIX}"))
-            for look in (_references, _keys, _scores, _meta):
+            for look in (_references, _keys, _sums, _scores, _meta):
                 check.problems.extend(RowProblem(name, row, message) for row, message in _limited(look, db))
             check.languages = dict(
                 db.execute("SELECT language, count(*) FROM texts GROUP BY language ORDER BY language")
@@ -119,6 +121,37 @@ def _keys(db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
         for row, key, text in db.execute(query):
             if not isinstance(text, str) or text_key(text) != key:
                 yield row, f"the text {text!r:.60} under the key of another; expected its own; {_SOUND_FIX}"
+
+
+def _sums(db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
+    """Rows that aren't as they were written."""
+    if schema_version(db) < 3:
+        return
+    query = (
+        "SELECT a.text_id, a.checksum, t.language, t.key, a.translator_id, c.rank, c.checksum FROM asked a "
+        "JOIN texts t ON t.id = a.text_id LEFT JOIN candidates c ON c.text_id = a.text_id "
+        "AND c.translator_id = a.translator_id WHERE a.checksum IS NOT NULL "
+        "ORDER BY a.text_id, a.translator_id, c.rank"
+    )
+    for (text, checksum, *answer), rows in itertools.groupby(db.execute(query), lambda row: row[:5]):
+        if answer_sum(*answer, [row[6] for row in rows if row[5] is not None]) != checksum:
+            yield text, f"an answer that isn't as it was written; expected its CRC-32; {_SOUND_FIX}"
+    looks: tuple[tuple[str, str, Callable[..., int]], ...] = (
+        ("candidates", "r.translator_id, r.rank, r.key, r.kind, r.translator, r.score", candidate_sum),
+        ("scores", "r.candidate_key, r.critic_id, r.semantic, r.emotional, r.pragmatic", score_sum),
+    )
+    for table, columns, row_sum in looks:
+        query = (
+            f"SELECT r.text_id, r.checksum, t.language, t.key, {columns} FROM {table} r "
+            "JOIN texts t ON t.id = r.text_id WHERE r.checksum IS NOT NULL"
+        )
+        for text, checksum, *values in db.execute(query):
+            try:
+                same = row_sum(*values) == checksum
+            except (TypeError, ValueError):  # a value of another type
+                same = False
+            if not same:
+                yield text, f"a row of {table} that isn't as it was written; expected its CRC-32; {_SOUND_FIX}"
 
 
 def _scores(db: sqlite3.Connection) -> Iterator[tuple[int, str]]:

@@ -1,7 +1,9 @@
 """Candidate stores to and from Parquet, JSON lines, Hugging Face data sets and other stores, in a stream (ours)."""
 
+import hashlib
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from .base import check_texts
 from .store import CandidateStore
 from .store_rows import ROW_SCHEMA
 from .store_schema import StoreError, id_batches, schema_version
+from .store_sums import answer_sum, candidate_sum, check_sum, check_text, score_sum, told, unusable
 
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ Format = Literal["parquet", "jsonl", "dataset"]
 _BATCH_ROWS = 10_000
 
 
+@told
 def export_store(
     store: CandidateStore,
     path: str | os.PathLike,
@@ -45,6 +49,9 @@ def export_store(
     translator by translator, so that an import brings them in their order. Scores of candidates that a later answer
     has replaced stay behind.
 
+    Beside a file comes its SHA-256, in a file of the same name with `.sha256` behind it, as `sha256sum -c` reads it;
+    an import looks at it. Delete it where you change an export by hand.
+
     Args:
         store ([`CandidateStore`]): The store; what is written to it meanwhile is not in the export.
         path (`str` or `os.PathLike`): A `.parquet` or `.jsonl` file, or else a folder for `datasets.load_from_disk`,
@@ -56,7 +63,7 @@ def export_store(
         `int`: The number of rows.
 
     Raises:
-        `StoreError`: a folder that is there, or a language of which the store has no text.
+        `StoreError`: a folder that is there, a language of which the store has no text, or a damaged row.
         `ValueError`: an unknown format.
     """
     target = Path(path)
@@ -75,8 +82,23 @@ def export_store(
         else:
             write = _write_parquet if form == "parquet" else _write_jsonl
             count = write(store_rows(store, languages), part / "rows")
+            (part / "sum").write_text(f"{file_sha256(part / 'rows')}  {target.name}\n", encoding="utf-8")
+            # A kill in between leaves a file without its sum, never one with another's.
+            sum_path(target).unlink(missing_ok=True)
             os.replace(part / "rows", target)
+            os.replace(part / "sum", sum_path(target))
     return count
+
+
+def sum_path(path: Path) -> Path:
+    """Where the SHA-256 of an exported file lies."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def file_sha256(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def store_dataset(
@@ -117,8 +139,15 @@ def store_rows(store: CandidateStore, languages: Collection[str] | None = None) 
         `Iterator[list[dict[str, Any]]]`: Up to 10,000 rows at a time, with the fields that [`export_store`] describes.
 
     Raises:
-        `StoreError`: a language of which the store has no text.
+        `StoreError`: a language of which the store has no text, or a row that isn't as it was written.
     """
+    try:
+        yield from _store_rows(store, languages)
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise unusable(store.path, error) from error
+
+
+def _store_rows(store: CandidateStore, languages: Collection[str] | None) -> Iterator[list[dict[str, Any]]]:
     # A connection of its own: its snapshot doesn't get into the way of the caller's writing.
     with CandidateStore(store.path, read_only=True) as snapshot:
         db = snapshot._connection
@@ -130,14 +159,16 @@ def store_rows(store: CandidateStore, languages: Collection[str] | None = None) 
                     f"{store.path} has no texts in {unknown}; expected some of {snapshot.languages()}; "
                     "check the languages' tags"
                 )
-        dated = schema_version(db) > 1
+        version = schema_version(db)
+        dated = version > 1
         identity = f"SELECT id, name, fingerprint, {'meta' if dated else 'NULL'} FROM"
         critics = {row[0]: row[1:] for row in db.execute(f"{identity} critics")}
         wanted = sorted(set(languages)) if languages is not None else []
         # CROSS JOIN keeps SQLite to this order, in which nothing has to be sorted.
         query = (
             f"SELECT t.id, t.language, t.text, {'a.created' if dated else 'NULL'}, c.rank, c.key, c.text, c.kind, "
-            "c.translator, c.score FROM asked a CROSS JOIN texts t ON t.id = a.text_id "
+            f"c.translator, c.score, t.key, {'a.checksum, c.checksum' if version > 2 else 'NULL, NULL'} "
+            "FROM asked a CROSS JOIN texts t ON t.id = a.text_id "
             "LEFT JOIN candidates c ON c.text_id = a.text_id AND c.translator_id = a.translator_id "
             "WHERE a.translator_id = ?"
             + (f" AND t.language IN ({','.join('?' * len(wanted))})" if languages is not None else "")
@@ -145,21 +176,57 @@ def store_rows(store: CandidateStore, languages: Collection[str] | None = None) 
         )
         for translator, *who in db.execute(f"{identity} translators ORDER BY id").fetchall():
             cursor = db.execute(query, (translator, *wanted))
+            check = _AnswerCheck(store.path, translator)
             while records := cursor.fetchmany(_BATCH_ROWS):
-                scores = _scores(snapshot, sorted({record[0] for record in records}), critics, dated)
+                for record in records:
+                    check(record)
+                texts = {record[0]: (record[1], record[10]) for record in records}
+                scores = _scores(snapshot, texts, critics, version)
                 yield [_row(record, who, scores) for record in records]
+            check.end()
+
+
+class _AnswerCheck:
+    """Whether rows of one translator, as they come, are as they were written, and each answer has all of its own."""
+
+    def __init__(self, path: Path, translator: int):
+        self.path, self.translator = path, translator
+        self._answer: tuple[Any, ...] = ()
+        self._sums: list[int | None] = []
+
+    def __call__(self, record: tuple[Any, ...]) -> None:
+        number, language, text, _, rank, key, candidate, kind, maker, score, source, asked, checksum = record
+        if self._answer[:1] != (number,):
+            self.end()
+            self._answer, self._sums = (number, language, text, source, asked), []
+            check_text(self.path, text, source, f"the text in '{language}'")
+        if candidate is not None:
+            self._sums.append(checksum)
+            check_text(self.path, candidate, key, f"the candidate in '{language}'")
+            expected = candidate_sum(language, source, self.translator, rank, key, kind, maker, score)
+            check_sum(self.path, checksum, expected, f"the candidate {candidate!r:.60} in '{language}'")
+
+    def end(self) -> None:
+        """The last answer is over."""
+        if self._answer:
+            _, language, text, source, asked = self._answer
+            expected = answer_sum(language, source, self.translator, self._sums)
+            check_sum(self.path, asked, expected, f"the answer to {text!r:.60} in '{language}'")
 
 
 def _scores(
-    snapshot: CandidateStore, ids: list[int], critics: dict[int, tuple[Any, ...]], dated: bool
+    snapshot: CandidateStore, texts: dict[int, tuple[str, bytes]], critics: dict[int, tuple[Any, ...]], version: int
 ) -> dict[tuple[int, bytes], list[dict[str, Any]]]:
     found: dict[tuple[int, bytes], list[dict[str, Any]]] = {}
-    for batch, marks in id_batches(ids if critics else ()):
+    later = f"{'created' if version > 1 else 'NULL'}, {'checksum' if version > 2 else 'NULL'}"
+    for batch, marks in id_batches(sorted(texts) if critics else ()):
         query = (
-            "SELECT text_id, candidate_key, critic_id, semantic, emotional, pragmatic, "
-            f"{'created' if dated else 'NULL'} FROM scores WHERE text_id IN ({marks}) ORDER BY critic_id"
+            f"SELECT text_id, candidate_key, critic_id, semantic, emotional, pragmatic, {later} "
+            f"FROM scores WHERE text_id IN ({marks}) ORDER BY critic_id"
         )
-        for text, key, critic, *values in snapshot._connection.execute(query, batch):
+        for text, key, critic, *values, checksum in snapshot._connection.execute(query, batch):
+            what = f"the scores {values[:3]} in '{texts[text][0]}'"
+            check_sum(snapshot.path, checksum, score_sum(*texts[text], key, critic, *values[:3]), what)
             row = dict(zip(("semantic", "emotional", "pragmatic", "created"), values, strict=True))
             row |= dict(zip(("critic", "fingerprint", "meta"), critics[critic], strict=True))
             found.setdefault((text, key), []).append(row)
@@ -167,7 +234,7 @@ def _scores(
 
 
 def _row(record: tuple[Any, ...], who: list[Any], scores: dict[tuple[int, bytes], list[dict[str, Any]]]) -> dict:
-    text_id, language, text, created, rank, key, candidate, kind, maker, score = record
+    text_id, language, text, created, rank, key, candidate, kind, maker, score = record[:10]
     name, fingerprint, meta = who
     return {
         "language": language,
@@ -187,7 +254,7 @@ def _row(record: tuple[Any, ...], who: list[Any], scores: dict[tuple[int, bytes]
 
 def _write_parquet(batches: Iterator[list[dict[str, Any]]], path: Path) -> int:
     count = 0
-    with pq.ParquetWriter(path, ROW_SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(path, ROW_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
         for batch in batches:
             writer.write_batch(pa.RecordBatch.from_pylist(batch, ROW_SCHEMA))
             count += len(batch)

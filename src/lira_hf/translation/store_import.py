@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from .base import batches
 from .store import CandidateStore, identity_id, text_ids
-from .store_exchange import store_rows
+from .store_exchange import file_sha256, store_rows, sum_path
 from .store_rows import RowProblem, checked_row
 from .store_schema import StoreError, id_batches, text_key, transaction
+from .store_sums import candidate_sum, score_sum, seal_answers, told
 
 
 __all__ = ["ImportReport", "check_import", "import_store", "merge_store"]
@@ -25,8 +26,6 @@ __all__ = ["ImportReport", "check_import", "import_store", "merge_store"]
 _CHUNK_ROWS = 5000
 _SUFFIXES = (".parquet", ".jsonl")
 _POLICIES = ("keep", "newer")
-# Of a row, the last columns of a candidate, in the table's order.
-_OWN = ("candidate", "kind", "maker", "score")
 
 
 @dataclass(slots=True)
@@ -49,6 +48,7 @@ class ImportReport:
     problems: list[RowProblem] = field(default_factory=list)
 
 
+@told
 def import_store(
     store: CandidateStore,
     source: Any,
@@ -88,6 +88,8 @@ def import_store(
     if max_problems < 1:
         raise ValueError(f"max_problems is {max_problems}; expected at least 1; leave it out for 50")
     store._check_writable()
+    for message in _changed_files(source):
+        raise StoreError(message)
     wanted = None if languages is None else frozenset(languages)
     if on_error == "raise":
         report = ImportReport()
@@ -117,6 +119,7 @@ def check_import(source: Any) -> tuple[dict[str, int], list[RowProblem]]:
     counts: dict[str, int] = {}
     report = ImportReport()
     try:
+        report.problems += [RowProblem("", 0, message) for message in _changed_files(source)]
         for row in _right_rows(source, None, report, sys.maxsize):
             if row is not None:
                 counts[row["language"]] = counts.get(row["language"], 0) + 1
@@ -125,6 +128,7 @@ def check_import(source: Any) -> tuple[dict[str, int], list[RowProblem]]:
     return counts, report.problems
 
 
+@told
 def merge_store(
     store: CandidateStore,
     other: CandidateStore,
@@ -206,10 +210,8 @@ def _source_rows(source: Any) -> Iterator[tuple[str, int, Any]]:
         path = Path(source)
         if path.is_dir():
             yield from _folder_rows(path)
-        elif path.suffix == ".parquet":
-            yield from _parquet_rows(path)
-        elif path.suffix == ".jsonl":
-            yield from _jsonl_rows(path)
+        elif path.suffix in _SUFFIXES:
+            yield from (_parquet_rows if path.suffix == ".parquet" else _jsonl_rows)(path)
         else:
             raise StoreError(
                 f"{path} is neither a folder nor a {' or '.join(_SUFFIXES)} file; expected one; rename it"
@@ -221,6 +223,26 @@ def _source_rows(source: Any) -> Iterator[tuple[str, int, Any]]:
         yield from _dataset_rows(source, "data set")
 
 
+def _changed_files(source: Any) -> Iterator[str]:
+    """What is to be said of exported files that aren't those that their SHA-256 was taken of, where there is one."""
+    place = Path(source) if isinstance(source, str | os.PathLike) else None
+    for path in [] if place is None else _exports(place) if place.is_dir() else [place]:
+        listed = sum_path(path)
+        try:
+            if not listed.is_file() or listed.read_text(encoding="utf-8").split()[:1] == [file_sha256(path)]:
+                continue
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} can't be read ({error}); expected an export; check the path") from error
+        yield (
+            f"{path} isn't the file that {listed.name} was written for, but damaged or changed; expected that of "
+            f"this SHA-256; export again or restore a copy, or delete {listed.name} if you changed it on purpose"
+        )
+
+
+def _exports(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
+
+
 def _folder_rows(folder: Path) -> Iterator[tuple[str, int, Any]]:
     if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
         from datasets import load_from_disk
@@ -230,7 +252,7 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, int, Any]]:
         for name, part in parts:
             yield from _dataset_rows(part, str(folder if name is None else folder / name))
         return
-    files = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
+    files = _exports(folder)
     if not files:
         raise StoreError(
             f"{folder} holds no {' or '.join(_SUFFIXES)} file and no data set; expected an export; check the path"
@@ -241,7 +263,7 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, int, Any]]:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, int, Any]]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             rows = (row for batch in file.iter_batches(batch_size=_CHUNK_ROWS) for row in batch.to_pylist())
             for number, row in enumerate(rows, 1):
                 yield str(path), number, row
@@ -308,6 +330,7 @@ def _identities(
 
 
 def _write_candidates(db: sqlite3.Connection, placed: list[tuple[int, int, dict[str, Any]]], newer: bool) -> int:
+    source = {text: (row["language"], text_key(row["text"])) for text, _, row in placed}
     there: dict[tuple[int, int], int | None] = {}
     for batch, marks in id_batches(dict.fromkeys(text for text, _, _ in placed)):
         query = f"SELECT text_id, translator_id, created FROM asked WHERE text_id IN ({marks})"
@@ -325,18 +348,21 @@ def _write_candidates(db: sqlite3.Connection, placed: list[tuple[int, int, dict[
         there[answer] = created
     db.executemany("DELETE FROM candidates WHERE text_id = ? AND translator_id = ?", list(replaced))
     db.executemany(
-        "INSERT INTO asked VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET created = excluded.created",
+        "INSERT INTO asked VALUES (?, ?, ?, NULL) ON CONFLICT DO UPDATE SET created = excluded.created",
         [(*answer, there[answer]) for answer in (*added, *replaced)],
     )
     # Of the same time is the same answer: what this import, or one that was killed, has begun goes on.
-    return db.executemany(
-        "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [
-            (text, who, row["rank"], text_key(row["candidate"]), *(row[name] for name in _OWN))
-            for text, who, row in placed
-            if row["candidate"] is not None and there[text, who] == row["created"]
-        ],
-    ).rowcount
+    rows = []
+    for text, who, row in placed:
+        if row["candidate"] is not None and there[text, who] == row["created"]:
+            key = text_key(row["candidate"])
+            own = (row["kind"], row["maker"], row["score"])
+            checksum = candidate_sum(*source[text], who, row["rank"], key, *own)
+            rows.append((text, who, row["rank"], key, row["candidate"], *own, checksum))
+    query = "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    count = db.executemany(query, rows).rowcount
+    seal_answers(db, dict.fromkeys([*added, *replaced, *((row[0], row[1]) for row in rows)]), source)
+    return count
 
 
 def _write_scores(
@@ -347,20 +373,23 @@ def _write_scores(
 ) -> int:
     update = (
         "DO UPDATE SET semantic = excluded.semantic, emotional = excluded.emotional, pragmatic = excluded.pragmatic, "
-        "created = excluded.created WHERE coalesce(excluded.created, -1) > coalesce(scores.created, -1)"
+        "created = excluded.created, checksum = excluded.checksum "
+        "WHERE coalesce(excluded.created, -1) > coalesce(scores.created, -1)"
     )
     # No score without a candidate in the store, whoever gave it: an answer that wasn't taken leaves none behind.
+    given = []
+    for text, _, row in placed:
+        for score in row["scores"]:
+            key, who = text_key(row["candidate"]), critics[score["critic"], score["fingerprint"]]
+            values = (score["semantic"], score["emotional"], score["pragmatic"])
+            checksum = score_sum(row["language"], text_key(row["text"]), key, who, *values)
+            given.append((text, key, who, *values, score["created"], checksum))
     return db.executemany(
-        "INSERT INTO scores SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS "
+        "INSERT INTO scores SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS "
         "(SELECT 1 FROM candidates WHERE text_id = ?1 AND key = ?2) "
         f"ON CONFLICT {update if newer else 'DO NOTHING'}",
-        [
-            (text, text_key(row["candidate"]), critics[s["critic"], s["fingerprint"]],
-             s["semantic"], s["emotional"], s["pragmatic"], s["created"])
-            for text, _, row in placed
-            for s in row["scores"]
-        ],
-    ).rowcount  # fmt: skip
+        given,
+    ).rowcount
 
 
 def _time(created: int | None) -> int:

@@ -42,6 +42,12 @@ ALTER TABLE scores ADD COLUMN created INTEGER;
 ALTER TABLE translators ADD COLUMN meta TEXT;
 ALTER TABLE critics ADD COLUMN meta TEXT
 """,
+    # CRC-32 of each row, see store_sums.py; NULL for rows of older versions.
+    """
+ALTER TABLE asked ADD COLUMN checksum INTEGER;
+ALTER TABLE candidates ADD COLUMN checksum INTEGER;
+ALTER TABLE scores ADD COLUMN checksum INTEGER
+""",
 )
 SCHEMA_VERSION = len(_STEPS)
 
@@ -104,7 +110,7 @@ def open_database(path: Path, read_only: bool) -> sqlite3.Connection:
     connection = connect(path, read_only)
     try:
         _prepare(connection, path, read_only)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a damaged schema may be no text at all
         connection.close()
         if isinstance(error, sqlite3.OperationalError):
             raise StoreError(
@@ -146,10 +152,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        # On a full disk SQLite may have rolled back by itself; a COMMIT that failed leaves the transaction open.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, read_only: bool) -> None:

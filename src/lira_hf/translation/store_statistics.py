@@ -3,11 +3,13 @@
 from typing import Any
 
 from .store import CandidateStore
+from .store_sums import told
 
 
 __all__ = ["store_statistics"]
 
 
+@told
 def store_statistics(store: CandidateStore) -> dict[str, dict[str, Any]]:
     """
     Counts, shares and means per language, over all translators.
