@@ -123,9 +123,9 @@ def test_writing_is_all_or_nothing(tmp_path):
         ("test.tsv", 3, "corpus-id"),
         ("test.tsv", 4, "query-id"),
     ]
-    # Failing midway (the last file's score is no number), the files written first must not have moved.
-    with pytest.raises(ValueError, match="invalid literal"):
-        write_beir(tmp_path, {"d1": "new"}, {"q1": "new"}, {"test": {"q1": {"d1": "much"}}})
+    # Failing midway (the last file's folder isn't there), the files written first must not have moved.
+    with pytest.raises(FileNotFoundError):
+        write_beir(tmp_path, {"d1": "new"}, {"q1": "new"}, {"no/such": {"q1": {"d1": 1}}})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 

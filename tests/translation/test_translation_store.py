@@ -129,7 +129,7 @@ def test_failed_rows_leave_nothing_of_their_transaction(store):
 
     with pytest.raises(RuntimeError, match="the endpoint is gone"):
         store.add("vi", rows(), FIRST)
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(ValueError, match="the kind of a candidate of row 1 .'b'. is None"):
         store.add("vi", [("a", candidates("x")), ("b", [Candidate("y", None, "memory")])], FIRST)
     assert len(store) == 0
     store.add("vi", [("a", candidates("x"))], FIRST)  # and it goes on working

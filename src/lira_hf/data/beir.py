@@ -1,7 +1,9 @@
 """Retrieval sets as BEIR folders: corpus.jsonl and queries.jsonl (with languages, if known), qrels/<split>.tsv."""
 
 import json
+import numbers
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +11,12 @@ from typing import Any
 
 from .files import broken_bytes, read_lines, replace_files
 from .languages import normalize_language
-from .problems import DataError, DataProblem, OnError, settle_problems, shorten
+from .problems import DataError, DataProblem, OnError, repeated_columns, settle_problems, shorten
 
 
 __all__ = ["BeirDataset", "Query", "read_beir", "write_beir"]
 
+_SCORE = re.compile("[+-]?[0-9]{1,9}")  # trec_eval counts in 32 bits
 _QRELS_COLUMNS = ("query-id", "corpus-id", "score")
 _JSONL_FIX = 'write one JSON object a line, such as {"_id": "1", "text": "..."}'
 
@@ -223,6 +226,9 @@ def _read_qrels(
         got = f"the columns {shorten(header)}"
         problems += [DataProblem(name, 1, column, got, f"a column named {column!r}", fix) for column in missing]
         return {}
+    if repeated := repeated_columns(name, header, _QRELS_COLUMNS):
+        problems += repeated
+        return {}
     qrels: dict[str, dict[str, int]] = {}
     for row, line in lines:
         if not line.strip():
@@ -252,10 +258,9 @@ def _judgement(
         return DataProblem(name, row, "query-id", shorten(query), "the `_id` of a good row of queries.jsonl", fix)
     if document not in corpus:
         return DataProblem(name, row, "corpus-id", shorten(document), "the `_id` of a good row of corpus.jsonl", fix)
-    try:
-        return query, document, int(score)
-    except ValueError:
+    if not _SCORE.fullmatch(score):  # int() would read "1_0" as 10
         return DataProblem(name, row, "score", shorten(score), "an integer such as 0 or 1", "round the score")
+    return query, document, int(score)
 
 
 def write_beir(
@@ -266,7 +271,8 @@ def write_beir(
     document_languages: Mapping[str, str] | None = None,
 ) -> None:
     """
-    Write a BEIR folder that [`read_beir`] gives back. Every file is complete before the first takes its place.
+    Write a BEIR folder that [`read_beir`] gives back, but for white space around texts. Every file is complete
+    before the first takes its place.
 
     Args:
         folder (`str` or `os.PathLike`): made if need be; files of the same names are replaced, others left.
@@ -278,7 +284,8 @@ def write_beir(
 
     Raises:
         DataError: for an empty text, an id that is empty or holds white space at its ends, tabs or line breaks, an
-            unknown language, or a judgement or language of a missing query or document; nothing is written then.
+            unknown language, a relevance that is no integer of up to nine digits, or a judgement or language of a
+            missing query or document; nothing is written then.
     """
     root = Path(folder)
     asked = {key: query if isinstance(query, Query) else Query(query) for key, query in queries.items()}
@@ -325,20 +332,23 @@ def _unwritable(
             if not isinstance(key, str) or not key.isprintable() or not key.strip() or key != key.strip():
                 expected = "a text without white space at its ends, tabs or line breaks"
                 yield DataProblem(str(root / name), row, "_id", shorten(key), expected, "rename it")
-            if not text.strip():
+            if not isinstance(text, str) or not text.strip():
                 yield DataProblem(str(root / name), row, "text", shorten(text), "a text", "leave the row out")
     for row, query in enumerate(queries.values(), start=1):
         try:
             normalize_language(query.language or "en")
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             got, expected = shorten(query.language), f"a language tag: {error}"
             yield DataProblem(str(root / "queries.jsonl"), row, "language", got, expected, "write a tag such as 'ur'")
     for split, qrels in qrels_by_split.items():
-        pairs = ((query, document) for query, judged in qrels.items() for document in judged)
-        for row, (query_id, document_id) in enumerate(pairs, start=2):
+        file = str(root / "qrels" / f"{split}.tsv")
+        pairs = ((query, document, score) for query, judged in qrels.items() for document, score in judged.items())
+        for row, (query_id, document_id, score) in enumerate(pairs, start=2):
+            if not isinstance(score, numbers.Real) or not abs(score) < 10**9 or int(score) != score:  # also for NaN
+                expected = "an integer of up to nine digits"
+                yield DataProblem(file, row, "score", shorten(score), expected, "round the score")
             for column, key, known in (("query-id", query_id, queries), ("corpus-id", document_id, corpus)):
                 if key not in known:
-                    file = str(root / "qrels" / f"{split}.tsv")
                     yield DataProblem(file, row, column, shorten(key), "an id that is written too", "add or drop it")
 
 

@@ -1,6 +1,7 @@
 """Parallel text from gettext catalogues (.po, .mo): what translators of programs have written."""
 
 import importlib.util
+import io
 import os
 import re
 import struct
@@ -21,7 +22,7 @@ __all__ = ["catalog_language", "installed_catalogs", "read_gettext", "scan_catal
 
 _FOLDERS_WITHOUT_NAME = {"po", "locale", "locales", "translations", "i18n", "l10n", "lang", "LC_MESSAGES"}
 _MARKUP = re.compile(
-    r"<[^<>]*>|&#?\w+;|%(?:\(\w+\)|\d+\$)?[-+ #0]*[\d.*]*(?:hh|h|ll|l|z)?[a-zA-Z%]|\$?\{[^{}]*\}|%\d|https?://\S+"
+    r"<[^<>]*>|&#?\w+;|%(?:\(\w+\)|\d+\$)?[-+ #0]*(?:(?!0)[\d.*]+)?(?:hh|h|ll|l|z)?[a-zA-Z%]|\$?\{[^{}]*\}|%\d|https?://\S+"
 )
 # A single mark before the letter that a key reaches, and its form behind texts in scripts without that letter: "(_F)".
 _ACCELERATORS = tuple(
@@ -191,8 +192,8 @@ def _read_catalog(path: Path) -> tuple[_Catalog | None, str | None, list[DataPro
 
 def _read_mo(path: Path, content: bytes) -> tuple[_Catalog | None, str | None, list[DataProblem]]:
     try:
-        with open(path, "rb") as file:
-            catalog = read_mo(file)
+        _check_mo_size(content)
+        catalog = read_mo(io.BytesIO(content))
     except (OSError, struct.error, ValueError, LookupError, TypeError, AssertionError) as error:
         got = f"{len(content)} bytes that can't be read ({type(error).__name__}: {error})"
         fix = "copy the file again or make it anew with `msgfmt`"
@@ -204,6 +205,18 @@ def _read_mo(path: Path, content: bytes) -> tuple[_Catalog | None, str | None, l
         if english[0]:
             entries.append(Entry(tuple(map(str, english)), tuple(text or "" for text in texts), None))
     return _Catalog(entries, catalog.num_plurals, catalog.plural_expr), catalog.locale_identifier, []
+
+
+def _check_mo_size(content: bytes) -> None:
+    """Raises a `ValueError` where strings overlap, by which a small file could stand for terabytes of text."""
+    order = "<" if content[:4] == b"\xde\x12\x04\x95" else ">"
+    count, *tables = struct.unpack(f"{order}3I", content[8:20])
+    total = 0
+    for table in tables:
+        lengths = struct.unpack(f"{order}{2 * count}I", content[table : table + 8 * count])[::2]
+        total += sum(lengths)
+    if total > 2 * len(content):
+        raise ValueError(f"strings of {total} bytes, which overlap")
 
 
 def _catalog_pairs(catalog: _Catalog, language: str, origin: str) -> Iterator[ParallelPair]:
@@ -229,9 +242,11 @@ def _plural_forms(catalog: _Catalog) -> tuple[int, int]:
         return 0, 0
     try:
         rule = c2py(catalog.plural_rule)
-        return int(rule(1)), int(rule(7))
+        forms = int(rule(1)), int(rule(7))
     except (ValueError, ArithmeticError):
-        return 0, catalog.plural_count - 1
+        forms = 0, -1
+    # A rule that names a form beyond those there are is none.
+    return forms if min(forms) >= 0 else (0, catalog.plural_count - 1)
 
 
 def _without_accelerators(english: str, text: str) -> tuple[str, str]:

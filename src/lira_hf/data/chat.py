@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from .files import broken_bytes
 from .languages import normalize_language
-from .problems import DataProblem, OnError, rows_of_split, settle_problems, shorten
+from .problems import DataProblem, OnError, repeated_columns, rows_of_split, settle_problems, shorten
 from .similarity import scan_table, table_columns
 
 
 __all__ = ["ChatRow", "Conversation", "chat_form", "chat_rows", "read_chat", "scan_chat"]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
+_COLUMNS = ("messages", "prompt", "completion", "text", "language", "reference", "split")
 _FORMS = "messages, or prompt and completion"
 
 
@@ -115,6 +116,9 @@ def chat_rows(path: str | os.PathLike[str]) -> Iterator[ChatRow]:
         columns = table_columns(place)
         if columns and chat_form(columns) is None:
             yield ChatRow(None, None, [_no_form(name, None, columns)])
+            return
+        if repeated := repeated_columns(name, columns, _COLUMNS):
+            yield ChatRow(None, None, repeated)
             return
     for row, record in scan_table(place):
         if isinstance(record, DataProblem):

@@ -14,6 +14,7 @@ import regex  # type: ignore[import-untyped]
 
 from lira_hf.translation.lexicon import LexicalTable
 from lira_hf.translation.segmentation import is_number, is_placeholder, placeholders
+from lira_hf.translation.unicode_forms import normal_form
 
 
 __all__ = ["Alphabet", "Corrupted", "add_typos", "learn_alphabet", "mix_code"]
@@ -262,7 +263,7 @@ def _cuts(chunk: str, pieces: list[str]) -> list[int] | None:
     ends = list(accumulate(map(len, pieces)))
     for cluster in _CLUSTER.findall(chunk):
         place += len(cluster)
-        length += len(unicodedata.normalize("NFKC", cluster))
+        length += len(normal_form("NFKC", cluster))
         if number < len(ends) and length == ends[number]:
             cuts.append(place)
             number += 1

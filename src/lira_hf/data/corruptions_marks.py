@@ -1,9 +1,9 @@
 """Missing diacritics (paper: noise-amplified settings): which marks people leave out when they type, script by
 script (ours)."""
 
-import unicodedata
-
 import regex  # type: ignore[import-untyped]
+
+from lira_hf.translation.unicode_forms import normal_form
 
 from .corruptions import Corrupted, check_rate, noise_source
 
@@ -76,13 +76,13 @@ def drop_diacritics(text: str, rate: float, seed: int = 0, language: str | None 
             units += 1
             if chance.random() < rate:
                 letter, missing = _STROKES[letter], missing + 1
-        out.append(unicodedata.normalize("NFC", letter + "".join(kept)) if missing else cluster)
+        out.append(normal_form("NFC", letter + "".join(kept)) if missing else cluster)
         lost += missing
     return Corrupted("".join(out), units, ("left out",) * lost)
 
 
 def _taken_apart(cluster: str) -> tuple[str, list[tuple[str, bool]]]:
     """The letter of a cluster, and what follows it, each with whether people leave it out."""
-    letter, *rest = list(unicodedata.normalize("NFD", cluster))
+    letter, *rest = list(normal_form("NFD", cluster))
     optional = next((marks for script, marks in _LEFT_OUT if script.match(letter)), None)
     return letter, [(mark, optional is not None and optional.fullmatch(mark) is not None) for mark in rest]

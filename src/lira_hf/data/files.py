@@ -1,5 +1,6 @@
 """Reading and writing files so that a bad byte or a killed process spoils as little as it can."""
 
+import csv
 import json
 import math
 import os
@@ -8,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 
-__all__ = ["broken_bytes", "read_lines", "replace_files", "strict_json", "write_json"]
+__all__ = ["broken_bytes", "csv_reader", "half_characters", "read_lines", "replace_files", "strict_json", "write_json"]
+
+# What csv takes as a limit on every machine; its own, 128 KiB a cell, is less than a long document.
+_LONGEST_CELL = 2**31 - 1
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
@@ -24,6 +28,17 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
 def broken_bytes(text: str) -> bool:
     """Whether a line of [`read_lines`] holds bytes that are no UTF-8."""
     return not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def half_characters(text: str) -> bool:
+    """Whether a text holds lone surrogates, from bytes that are no UTF-8 or from JSON's escapes: no file can."""
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def csv_reader(lines: Iterable[str]) -> Any:
+    """A strict `csv.reader` of comma-separated lines, with cells of any length; the limit is the process's."""
+    csv.field_size_limit(_LONGEST_CELL)
+    return csv.reader(lines, strict=True)
 
 
 def replace_files(contents: Iterable[tuple[Path, Iterable[bytes]]]) -> None:

@@ -1,8 +1,11 @@
 """Parallel text from Fluent (.ftl), the format of Mozilla's programs, in folders and in their zip archives."""
 
 import os
+import re
+import struct
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -20,6 +23,12 @@ __all__ = ["read_fluent", "scan_fluent"]
 _ENGLISH = ("en-US", "en")
 _LARGEST = 64 * 2**20  # bytes of a catalogue in an archive
 _LOCALE_FOLDERS = {*_FOLDERS_WITHOUT_NAME, "localization"}
+# Terms within terms, and the length of a term's text: past these a reference stays as it is written, since a few lines
+# of terms that name each other twice would otherwise stand for terabytes.
+_MOST_NESTING = 10
+_LONGEST_TERM = 400
+# What zipfile raises besides its own for an archive with wrong bytes in it.
+_BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, struct.error)
 # Attributes that say what to press or how to look.
 _NO_TEXT = ("key", "style", "aria-keyshortcuts")
 
@@ -36,6 +45,7 @@ class _File:
 class _Locale:
     patterns: dict[tuple[str, str, str], tuple[Any, int]] = field(default_factory=dict)
     terms: dict[str, Any] = field(default_factory=dict)
+    resolved: dict[str, str | None] = field(default_factory=dict)
 
 
 def read_fluent(
@@ -122,7 +132,7 @@ def _files(path: Path, problems: list[DataProblem]) -> Iterator[_File]:
         raise FileNotFoundError(f"got {str(path)!r}, which doesn't exist; expected a folder or a zip archive.")
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, *_BROKEN) as error:
         got, fix = f"what is no zip archive ({error})", "copy the file again; folders are read too"
         problems.append(DataProblem(str(path), None, None, got, "a folder or a zip archive of .ftl files", fix))
         return
@@ -141,7 +151,7 @@ def _files(path: Path, problems: list[DataProblem]) -> Iterator[_File]:
                 continue
             try:
                 yield _File(*located, f"{path}/{name}", archive.read(name))
-            except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError) as error:
+            except (zipfile.BadZipFile, zlib.error, *_BROKEN) as error:
                 got = f"a member that can't be read ({type(error).__name__}: {error})"
                 problems.append(DataProblem(f"{path}/{name}", None, None, got, "a whole file", "copy it again"))
 
@@ -159,6 +169,7 @@ def _located(parts: tuple[str, ...]) -> tuple[str, str] | None:
 def _parse(file: _File, locale: _Locale, problems: list[DataProblem]) -> None:
     try:
         from fluent.syntax import FluentParser, ast
+        from fluent.syntax.errors import ParseError
     except ImportError as error:
         raise ImportError(
             "the reader of Fluent files needs `fluent.syntax`, which is not installed; install it with `pip install "
@@ -166,8 +177,17 @@ def _parse(file: _File, locale: _Locale, problems: list[DataProblem]) -> None:
         ) from error
     # One byte that is no UTF-8 spoils its own entry, not the file.
     text = file.content.decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n")
-    for entry in FluentParser().parse(text).body:
-        row = text.count("\n", 0, entry.span.start) + 1 if entry.span else None
+    ends = [end.start() for end in re.finditer("\n", text)]
+
+    class Parser(FluentParser):
+        def get_entry(self, ps: Any) -> Any:
+            try:
+                return super().get_entry(ps)
+            except RecursionError as error:  # spoils its own entry too
+                raise ParseError("E0028") from error
+
+    for entry in Parser().parse(text).body:
+        row = bisect_left(ends, entry.span.start) + 1 if entry.span else None
         if isinstance(entry, ast.Junk):
             reasons = "; ".join(f"{note.code} {note.message}" for note in entry.annotations)
             got = f"{shorten((entry.content or '').strip())} ({reasons})"
@@ -228,6 +248,10 @@ def _placeable(expression: Any, locale: _Locale, inside: tuple[str, ...]) -> str
     if isinstance(expression, ast.TermReference) and expression.attribute is None:
         name = expression.id.name
         # A term that leads back to itself stays as it is written.
-        if name in locale.terms and name not in inside:
-            return _text(locale.terms[name], locale, (*inside, name))
+        if name in locale.terms and name not in inside and len(inside) < _MOST_NESTING:
+            if name not in locale.resolved:
+                text = _text(locale.terms[name], locale, (*inside, name))
+                locale.resolved[name] = text if len(text) <= _LONGEST_TERM else None
+            if (resolved := locale.resolved[name]) is not None:
+                return resolved
     return f"{{ {serialize_expression(expression)} }}"

@@ -24,7 +24,7 @@ _KEY_NAME = re.compile(r"(?:access|command)-?keys?(?:$|[-_.\d])|(?:^|[-_.])(?:ke
 # Wiki syntax that chooses a form or dresses a word; what is only a placeholder stays, as in gettext catalogues.
 _LINKS = (
     re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]"),
-    re.compile(r"\[(?:(?:https?:)?//\S+|\$\d+|\{\{[^{}]*\}\}) ([^\[\]]+)\]"),
+    re.compile(r"\[(?:(?:https?:)?//[^\s\[]+|\$\d+|\{\{[^{}]*\}\}) ([^\[\]]+)\]"),
 )
 _CHOICE = re.compile(r"\{\{\s*(PLURAL|GENDER)\s*:[^{}|]*\|([^{}]*)\}\}", re.IGNORECASE)
 _QUOTES = re.compile("'{2,}")
@@ -157,7 +157,7 @@ def _read(path: Path) -> tuple[_Messages, list[DataProblem]]:
     problems: list[DataProblem] = []
     try:
         data = json.loads("\n".join(line for _, line in lines))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         row = error.lineno if isinstance(error, json.JSONDecodeError) else None
         data = _lone_entries(lines)
         got = f"what is no JSON ({error}); {len(data)} entries on lines of their own are kept"
@@ -200,7 +200,7 @@ def _lone_entries(lines: Iterable[tuple[int, str]]) -> dict[str, Any]:
     for _, line in lines:
         try:
             entry = json.loads("{" + line.strip().removeprefix("{").rstrip(" ,}") + "}")
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             continue
         repeated |= found.keys() & entry.keys()
         found.update((key, value) for key, value in entry.items() if isinstance(value, str))

@@ -7,6 +7,8 @@ from functools import lru_cache
 from babel import Locale
 from babel.core import get_global, parse_locale
 
+from .problems import shorten
+
 
 __all__ = ["language_name", "likely_script", "normalize_language"]
 
@@ -14,6 +16,8 @@ __all__ = ["language_name", "likely_script", "normalize_language"]
 _SCRIPT_MODIFIERS = {"latin": "Latn", "cyrillic": "Cyrl", "arabic": "Arab", "devanagari": "Deva", "iqtelif": "Latn"}
 _SPECIAL = ("und", "root", "zxx", "mul", "mis")
 _REGISTRY = "https://www.iana.org/assignments/language-subtag-registry"
+# Longer than any tag or name of a language.
+_LONGEST_HINTED = 80
 _VARIANT = re.compile(r"[a-z]{5,8}|\d[a-z\d]{3}")
 
 
@@ -111,14 +115,19 @@ def _names() -> dict[str, str]:
 
 
 def _unknown(tag: str) -> ValueError:
-    cleaned = tag.strip().replace("_", "-")
+    hint = _hint(tag.strip().replace("_", "-")[:_LONGEST_HINTED])
+    return ValueError(
+        f"got the unknown language tag {shorten(tag)}; expected a tag that CLDR knows, such as 'ur' or 'pt-BR'; "
+        f"{hint}."
+    )
+
+
+@lru_cache(maxsize=4096)  # a file may repeat its mistake in every row, and looking for what is like it takes 50 ms
+def _hint(cleaned: str) -> str:
     head = cleaned.partition("-")[0]
     names = _names()
     by_name = {name.casefold(): code for code, name in names.items()}
     close = [by_name[name] for name in difflib.get_close_matches(cleaned.casefold(), by_name, n=3, cutoff=0.75)]
     close += difflib.get_close_matches(head.lower(), [code for code in names if code not in _SPECIAL], n=3, cutoff=0.5)
     hints = ", ".join(f"{code!r} ({names[code]})" for code in dict.fromkeys(close))
-    hint = f"use one of the close tags {hints}" if hints else f"look the tag up at {_REGISTRY}"
-    return ValueError(
-        f"got the unknown language tag {tag!r}; expected a tag that CLDR knows, such as 'ur' or 'pt-BR'; {hint}."
-    )
+    return f"use one of the close tags {hints}" if hints else f"look the tag up at {_REGISTRY}"

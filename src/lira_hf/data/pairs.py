@@ -1,9 +1,10 @@
 """The row of parallel text, and what makes a text worth keeping."""
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from lira_hf.translation.unicode_forms import normal_form
 
 
 __all__ = ["ParallelPair", "distinct", "has_letters", "tidy_text", "worth_keeping"]
@@ -34,7 +35,7 @@ class ParallelPair:
 
 def tidy_text(text: str) -> str:
     """NFC, marks of writing direction removed, every run of white space one space, none at the ends."""
-    return " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
+    return " ".join(_INVISIBLE.sub("", normal_form("NFC", text)).split())
 
 
 def has_letters(text: str) -> bool:

@@ -12,7 +12,7 @@ from .catalogs import installed_catalogs, read_gettext
 from .files import broken_bytes, read_lines, replace_files
 from .languages import likely_script, normalize_language
 from .pairs import ParallelPair, distinct, tidy_text, worth_keeping
-from .problems import DataError, DataProblem, OnError, settle_problems, shorten
+from .problems import DataError, DataProblem, OnError, repeated_columns, settle_problems, shorten
 
 
 __all__ = ["ParallelPair", "installed_catalogs", "read_cldr", "read_gettext", "read_tsv", "tidy_text", "write_tsv"]
@@ -164,6 +164,8 @@ def scan_tsv(path: str | os.PathLike[str]) -> tuple[list[ParallelPair], list[Dat
         fix = "write a first line with the columns' names, separated by tabs"
         got = f"the columns {shorten(header)}"
         return [], [DataProblem(name, 1, column, got, f"a column named {column!r}", fix) for column in missing]
+    if repeated := repeated_columns(name, header, (*_TSV_COLUMNS, "origin")):
+        return [], repeated
     for row, line in lines:
         if not line:
             continue
@@ -209,11 +211,12 @@ def write_tsv(path: str | os.PathLike[str], pairs: Iterable[ParallelPair]) -> in
         `int`: the number of rows.
 
     Raises:
-        DataError: if a text is empty or holds a tab, a line break or a lone surrogate; nothing is written then.
+        DataError: if a text is empty or holds a tab, a line break or a lone surrogate, or for an unknown language;
+            nothing is written then.
     """
     columns = (*_TSV_COLUMNS, "origin")
     lines = ["\t".join(columns)]
-    problems = []
+    problems: list[DataProblem] = []
     for row, pair in enumerate(pairs, start=2):
         cells = [getattr(pair, column) for column in columns]
         for column, cell in zip(columns, cells, strict=True):
@@ -223,6 +226,11 @@ def write_tsv(path: str | os.PathLike[str], pairs: Iterable[ParallelPair]) -> in
                     DataProblem(os.fspath(path), row, column, shorten(cell), expected, "pass it through `tidy_text`")
                 )
         lines.append("\t".join(cells))
+        try:
+            normalize_language(pair.language)
+        except ValueError as error:
+            expected, fix = f"a language tag: {error}", "write a tag such as 'ur'"
+            problems.append(DataProblem(os.fspath(path), row, "language", shorten(pair.language), expected, fix))
     if problems:
         raise DataError(problems)
     replace_files([(Path(path), (f"{line}\n".encode() for line in lines))])

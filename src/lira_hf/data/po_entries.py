@@ -11,10 +11,10 @@ from .problems import DataProblem, shorten
 __all__ = ["Entry", "PoFile", "parse_po"]
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_KEYWORD = re.compile(r"(msgctxt|msgid|msgid_plural|msgstr|msgstr\[(\d+)\])\s*(?=\"|$)")
+_KEYWORD = re.compile(r"(msgctxt|msgid|msgid_plural|msgstr|msgstr\[(?:0|[1-9][0-9]?)\])\s*(?=\"|$)")
 _CHARSET = re.compile(rb"charset=([\w.:-]+)")
 _HEADER_LINE = re.compile(r"^([\w-]+):[ \t]*(.*)$", re.MULTILINE)
-_NPLURALS = re.compile(r"nplurals\s*=\s*(\d+)\s*;\s*plural\s*=\s*([^;\n]+)")
+_NPLURALS = re.compile(r"nplurals\s*=\s*([1-9][0-9]?)\s*;\s*plural\s*=\s*([^;\n]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class PoFile:
 
 @dataclass(slots=True)
 class _Draft:
-    """An entry while its lines come in: keyword -> text."""
+    """An entry while its lines come in: keyword -> the strings of its lines."""
 
     row: int
-    texts: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
     last: str | None = None
     fuzzy: bool = False
     problem: DataProblem | None = None
@@ -65,11 +65,13 @@ def parse_po(name: str, content: bytes) -> PoFile:
         problem = draft.problem or _incomplete(name, draft)
         if problem is not None:
             result.problems.append(problem)
-        elif draft.texts["msgid"] == "" and "msgctxt" not in draft.texts:
-            _take_header(result, draft.texts.get("msgstr", ""))
+            continue
+        found = {key: "".join(parts) for key, parts in draft.texts.items()}
+        if found["msgid"] == "" and "msgctxt" not in found:
+            _take_header(result, found.get("msgstr", ""))
         elif not draft.fuzzy:
-            english = tuple(draft.texts[key] for key in ("msgid", "msgid_plural") if key in draft.texts)
-            texts = tuple(text for key, text in sorted(draft.texts.items(), key=_form) if key.startswith("msgstr"))
+            english = tuple(found[key] for key in ("msgid", "msgid_plural") if key in found)
+            texts = tuple(found[key] for key in sorted(filter(_is_form, found), key=_form))
             if all(texts):
                 result.entries.append(Entry(english, texts, draft.row))
     return result
@@ -80,11 +82,13 @@ def _decoded_lines(name: str, content: bytes, result: PoFile) -> list[str]:
     charset = match.group(1).decode() if match else "utf-8"
     if charset.upper() == "CHARSET":  # what xgettext leaves in a template
         charset = "utf-8"
+    content = content.removeprefix(b"\xef\xbb\xbf")
     try:
-        text = content.removeprefix(b"\xef\xbb\xbf").decode(charset, errors="surrogateescape")
-    except LookupError:
+        text = content.decode(charset, errors="surrogateescape")
+    except (LookupError, ValueError):  # ValueError: the file isn't in it
+        got, expected = f"charset={charset}", "a known encoding, that which the file is in"
         fix = "write `charset=UTF-8` there and save the file so"
-        result.problems.append(DataProblem(name, None, "Content-Type", f"charset={charset}", "a known encoding", fix))
+        result.problems.append(DataProblem(name, None, "Content-Type", got, expected, fix))
         text = content.decode("utf-8", errors="surrogateescape")
     return text.replace("\r\n", "\n").split("\n")
 
@@ -135,11 +139,11 @@ def _take_line(name: str, row: int, line: str, draft: _Draft) -> DataProblem | N
         keyword, rest = match.group(1), line[match.end() :]
         if keyword in draft.texts:
             return DataProblem(name, row, keyword, "it a second time", "each keyword once", "delete one of the two")
-        draft.texts[keyword] = ""
+        draft.texts[keyword] = []
         draft.last = keyword
     if keyword is None:
         return DataProblem(name, row, None, shorten(line), "a keyword before the string", "mend or delete this entry")
-    if any("\udc80" <= character <= "\udcff" for character in rest):
+    if any("\ud800" <= character <= "\udfff" for character in rest):
         expected = "text in the encoding that the header names, UTF-8 if it names none"
         return DataProblem(
             name, row, keyword, f"other bytes in {shorten(rest)}", expected, "save the file in that encoding"
@@ -147,7 +151,7 @@ def _take_line(name: str, row: int, line: str, draft: _Draft) -> DataProblem | N
     if not _QUOTED.fullmatch(rest):
         fix = 'close the string, and write double quotes inside it as \\"'
         return DataProblem(name, row, keyword, shorten(rest), "one string in double quotes", fix)
-    draft.texts[keyword] += unescape(rest)
+    draft.texts[keyword].append(unescape(rest))
     return None
 
 
@@ -155,16 +159,24 @@ def _incomplete(name: str, draft: _Draft) -> DataProblem | None:
     fix = "complete or delete this entry"
     if "msgid" not in draft.texts:
         return DataProblem(name, draft.row, "msgid", "an entry without it", "a msgid", fix)
-    forms = [key for key in draft.texts if key.startswith("msgstr")]
+    forms = list(filter(_is_form, draft.texts))
     wanted = "msgstr[0]" if "msgid_plural" in draft.texts else "msgstr"
     if wanted not in forms or "msgid_plural" not in draft.texts and forms != ["msgstr"]:
         got = f"{', '.join(forms)} only" if forms else "an entry without it"
         return DataProblem(name, draft.row, wanted, got, f"{wanted} behind the msgid", fix)
+    for number, key in enumerate(sorted(forms, key=_form)):
+        if _form(key) != number:  # else a later form would pass for the one that lacks
+            got, wanted = f"{key} without it", f"msgstr[{number}]"
+            return DataProblem(name, draft.row, wanted, got, "each form from 0 on", fix)
     return None
 
 
-def _form(item: tuple[str, str]) -> int:
-    number = re.search(r"\d+", item[0])
+def _is_form(key: str) -> bool:
+    return key.startswith("msgstr")
+
+
+def _form(key: str) -> int:
+    number = re.search(r"\d+", key)
     return int(number.group()) if number else 0
 
 

@@ -1,12 +1,20 @@
 """What is wrong with a data file, row by row: every problem of one pass, never only the first."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 
-__all__ = ["DataError", "DataProblem", "OnError", "rows_of_split", "settle_problems", "shorten"]
+__all__ = [
+    "DataError",
+    "DataProblem",
+    "OnError",
+    "repeated_columns",
+    "rows_of_split",
+    "settle_problems",
+    "shorten",
+]
 
 OnError = Literal["raise", "skip"]
 
@@ -97,6 +105,16 @@ def _summary(problems: Sequence[DataProblem], prefix: str = "") -> str:
     if count > _SHOWN_PROBLEMS:
         lines.append(f"  ... and {count - _SHOWN_PROBLEMS} more (all in `DataError.problems`).")
     return "\n".join(lines)
+
+
+def repeated_columns(file: str, there: Sequence[str], read: Collection[str], row: int | None = 1) -> list[DataProblem]:
+    """A problem for each column that is read and stands there more than once: nobody knows which one is meant."""
+    fix = "rename or delete all but one"
+    return [
+        DataProblem(file, row, name, f"{there.count(name)} columns of this name", "one", fix)
+        for name in dict.fromkeys(there)
+        if name in read and there.count(name) > 1
+    ]
 
 
 class _WithSplit(Protocol):

@@ -12,9 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .files import broken_bytes, read_lines, replace_files
+from .files import broken_bytes, csv_reader, read_lines, replace_files
 from .languages import normalize_language
-from .problems import DataError, DataProblem, OnError, rows_of_split, settle_problems, shorten
+from .problems import DataError, DataProblem, OnError, repeated_columns, rows_of_split, settle_problems, shorten
 
 
 __all__ = ["TABLE_SUFFIXES", "SimilarityPair", "read_sts", "scan_sts", "scan_table", "table_columns", "write_sts"]
@@ -157,7 +157,10 @@ def _scan(
 def _missing(path: Path, columns: _Columns, there: list[str], row: int | None) -> list[DataProblem]:
     missing = [column for column in dict.fromkeys(columns.required) if column not in there]
     got = f"the columns {shorten(there)}"
-    return [DataProblem(str(path), row, one, got, f"a column named {one!r}", _COLUMN_FIX) for one in missing]
+    names = {*columns[:3], *(name for names in columns[3:7] for name in names)}
+    return repeated_columns(str(path), there, names, row) + [
+        DataProblem(str(path), row, one, got, f"a column named {one!r}", _COLUMN_FIX) for one in missing
+    ]
 
 
 def _row_problems(name: str, row: int, record: Mapping[str, Any], columns: _Columns) -> Iterator[DataProblem]:
@@ -240,7 +243,10 @@ def table_columns(path: str | os.PathLike[str]) -> list[str]:
     if suffix == ".jsonl":
         return next((list(record) for _, record in scan_table(place) if not isinstance(record, DataProblem)), [])
     line = next(read_lines(place), (1, ""))[1]
-    cells = line.split("\t") if suffix == ".tsv" else next(csv.reader([line]), [])
+    try:
+        cells = line.split("\t") if suffix == ".tsv" else next(csv_reader([line]), [])
+    except csv.Error:  # a name with a line break, or an open quote, which the rows' reader tells of
+        cells = line.split(",")
     return [cell.strip() for cell in cells]
 
 
@@ -270,7 +276,7 @@ def _tsv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | DataProblem]]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | DataProblem]]:
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        reader = csv.reader(lines, strict=True)
+        reader = csv_reader(lines)
         header: list[str] | None = None
         while True:
             row = reader.line_num + 1
@@ -328,7 +334,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | DataProble
                     yield row, record
     except FileNotFoundError:
         raise
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:  # ValueError: text that isn't UTF-8
         got = f"something that can't be read after row {row} ({error})"
         yield row, DataProblem(str(path), None, None, got, "a whole Parquet file", "write it anew")
 
@@ -413,5 +419,6 @@ def _encoded(suffix: str, columns: list[str], records: list[dict[str, Any]]) -> 
                 yield ("\t".join(row) + "\n").encode()
                 continue
             line = io.StringIO(newline="")
-            csv.writer(line, lineterminator="\n").writerow(row)
-            yield line.getvalue().encode()
+            # With a line end of "\n" the writer leaves a lone "\r" bare, which a reader takes for the end of the row.
+            csv.writer(line, lineterminator="\r\n").writerow(row)
+            yield line.getvalue().removesuffix("\r\n").encode() + b"\n"

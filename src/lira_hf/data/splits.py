@@ -9,6 +9,8 @@ import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix, identity
 from scipy.sparse.csgraph import connected_components
 
+from lira_hf.translation.unicode_forms import normal_form
+
 from .pairs import ParallelPair
 from .problems import shorten
 
@@ -26,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 def text_key(text: str) -> str:
     """What two texts share when they differ only in case, white space, punctuation, symbols and digits."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = normal_form("NFKC", text).casefold()
     kept = "".join(char if unicodedata.category(char)[0] in "LM" else " " for char in folded)
     return " ".join(kept.split()) or " ".join(folded.split())
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from lira_hf.models import LiraModel, LiraProcessor
 from lira_hf.models.backbones_lira import backbone_fingerprint
+from lira_hf.models.processing_lira import candidate_row, score_tensor
 from lira_hf.models.traits_lira import candidate_traits, trait_tensor
 
 from .candidates import CandidateSource, FoundCandidate
@@ -82,7 +83,8 @@ class LiraEmbedder:
         Args:
             texts (`str` or `Sequence[str]`): The texts.
             languages (`str` or `Sequence[str]`, *optional*): Tag of all texts or of each.
-            candidates (`Sequence[Sequence[str]]`, *optional*): Candidates of each text, instead of the source's.
+            candidates (`Sequence[Sequence[str]]`, *optional*): Candidates of each text, instead of the source's: a
+                list, one string, or `None`.
             scores (`Sequence`, *optional*): The judge's (s, e, p) of each candidate, or `None`.
             precision (`str`, *optional*, defaults to `"float32"`): `"float16"`, `"int8"` and `"binary"` take a half,
                 a quarter and a 32nd of the room, see [`quantize`].
@@ -95,7 +97,9 @@ class LiraEmbedder:
             candidates. In another precision its own type, and for `"binary"` the width `ceil(projection_dim / 8)`.
 
         Raises:
-            ValueError: For another number of languages or candidates than of texts, another precision or role.
+            ValueError: For another number of languages, candidates or scores than of texts, scores out of 1..10 or
+                without candidates, another precision or role.
+            TypeError: For a text or candidate that is no string; the row is named.
             WorkerError: A process of the pool died.
         """
         check_precision(precision)
@@ -110,6 +114,7 @@ class LiraEmbedder:
             raise ValueError(
                 f"got {len(texts)} texts and {len(candidates)} lists of candidates; expected one list per text"
             )
+        candidates = _checked(texts, candidates, scores)
         output = np.zeros((len(texts), self.model.config.projection_dim), dtype=np.float32)
         with tqdm(total=len(texts), desc="embedding", unit="text", disable=not self.progress) as bar:
             for rows, vectors in self._encoded(texts, tags, candidates, scores, pool, role):
@@ -140,7 +145,8 @@ class LiraEmbedder:
         if candidates is None:
             return batch, marks, *self.find_candidates(batch, marks), role
         found = [list(candidates[row]) for row in rows]
-        judged = [list(scores[row]) if scores is not None else [None] * len(candidates[row]) for row in rows]
+        given = [None if scores is None else scores[row] for row in rows]
+        judged = [[None] * len(row) if some is None else list(some) for row, some in zip(found, given, strict=True)]
         return batch, marks, found, judged, None, role
 
     @cached_property
@@ -215,6 +221,25 @@ class LiraEmbedder:
             language_ids=ids,
         )
         return output.pooler_output.float().cpu().numpy()
+
+
+def _checked(texts: Sequence[str], candidates: Any, scores: Any) -> list[list[str]] | None:
+    """The candidates as lists; raises where texts, candidates or scores are of the wrong form, naming the row."""
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"text {number} is {type(text).__name__} {str(text)[:60]!r}; expected a string; drop or convert it"
+            )
+    if candidates is None:
+        if scores is not None:
+            raise ValueError("got scores without candidates; expected the candidates that they judge; give both")
+        return None
+    if isinstance(candidates, str):
+        raise ValueError(f"got one string of candidates for {len(texts)} texts; expected one list per text")
+    rows = [candidate_row(number, row) or [] for number, row in enumerate(candidates)]
+    if scores is not None:
+        score_tensor(scores, rows, max((len(row) for row in rows), default=0))
+    return rows
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import json
 import os
-import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -17,7 +16,7 @@ import pyarrow.parquet
 from tqdm.auto import tqdm
 
 from lira_hf.data import DataError, DataProblem, normalize_language
-from lira_hf.data.files import broken_bytes, read_lines
+from lira_hf.data.files import broken_bytes, csv_reader, half_characters, read_lines
 from lira_hf.data.problems import shorten
 
 from .vectors import TextRow
@@ -179,6 +178,8 @@ def _item(name: str, row: int, cells: Mapping[str, Any], default: str | None) ->
     for field, value in (("id", str(key)), ("text", f"{title}{text}")):
         if broken_bytes(value):
             return DataProblem(name, row, field, f"bytes that are no UTF-8 in {shorten(value)}", "UTF-8", "save it so")
+    if half_characters(str(key)):  # it could not be written beside its vector
+        return DataProblem(name, row, "id", f"half a character in {shorten(key)}", "whole ones", "give it another id")
     full = f"{title.strip()} {text.strip()}".strip()
     return TextRow(str(key).strip(), full, None if tag == _UNKNOWN else tag, candidates)
 
@@ -210,9 +211,8 @@ def _tsv(file: Path) -> Iterator[_Row]:
 
 
 def _csv(file: Path) -> Iterator[_Row]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # by default a text of 128 KiB is an error
     with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        reader = csv.reader(lines, strict=True)
+        reader = csv_reader(lines)
         rows = ((reader.line_num, cells) for cells in reader if cells)
         try:
             yield from _table(file, rows)
@@ -254,7 +254,7 @@ def _parquet(file: Path) -> Iterator[_Row]:
                 for cells in batch.to_pylist():
                     row += 1
                     yield row, cells
-    except pyarrow.ArrowException as error:
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:  # ValueError: text that isn't UTF-8
         fix = "write the file anew; it may have been cut short"
         yield 0, DataProblem(str(file), None, None, f"no Parquet ({error})", "a whole Parquet file", fix)
 

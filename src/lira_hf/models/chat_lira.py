@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .prompt_lira import PREFIX_TOKEN, expand_prefix
+from .prompt_lira import PREFIX_TOKEN, clean_text, expand_prefix
 
 
 __all__ = ["LiraChatMixin", "last_user_text"]
@@ -118,9 +118,10 @@ def _mark(messages: Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]
 
 def _without(content: Any) -> Any:
     if isinstance(content, str):
-        return content.replace(PREFIX_TOKEN, "")
+        return clean_text(content.replace(PREFIX_TOKEN, ""))
     return [
-        part | {"text": part["text"].replace(PREFIX_TOKEN, "")} if "text" in part else dict(part) for part in content
+        part | {"text": clean_text(part["text"].replace(PREFIX_TOKEN, ""))} if "text" in part else dict(part)
+        for part in content
     ]
 
 

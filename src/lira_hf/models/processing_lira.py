@@ -15,6 +15,7 @@ from .prompt_lira import (
     add_prefix_token,
     as_choices,
     as_prompts,
+    clean_text,
     expand_prefix,
     load_tokenizer,
     stack_choices,
@@ -27,19 +28,6 @@ __all__ = ["LiraProcessor", "clean_text"]
 
 _DEFAULT_SLOTS = prefix_slots(LiraConfig.num_bins, LiraConfig.prefix_roads)
 _LONGEST_TEXT = 200_000  # characters; any backbone's window is far shorter, and tokenizers are linear or worse
-
-
-def clean_text(text: str) -> str:
-    """
-    Replaces lone surrogates, which no tokenizer, database or file in UTF-8 accepts, by U+FFFD.
-
-    Args:
-        text (`str`): Any string.
-
-    Returns:
-        `str`: The same string where it was valid Unicode.
-    """
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class LiraProcessor(LiraChatMixin):
@@ -247,7 +235,7 @@ class LiraProcessor(LiraChatMixin):
         candidate."""
         width = max((len(row) for row in candidates), default=0)
         # Before anything is left out: scores without their candidates are refused.
-        table = None if scores is None else _score_tensor(scores, candidates, width)
+        table = None if scores is None else score_tensor(scores, candidates, width)
         if not width:
             return {}
         flat = [text for row in candidates for text in row + [""] * (width - len(row))]
@@ -375,7 +363,7 @@ class LiraProcessor(LiraChatMixin):
             **options,
         )
         ids, mask = encoded["input_ids"].long(), encoded["attention_mask"].long()
-        blank = torch.tensor([not text.strip() for text in texts])
+        blank = torch.tensor([not text[:_LONGEST_TEXT].strip() for text in texts])
         return {f"{road}_ids": ids, f"{road}_mask": mask.masked_fill(blank.unsqueeze(-1), 0)}
 
 
@@ -418,7 +406,7 @@ def _as_batch(text: Any, candidates: Any, scores: Any) -> tuple[list[str], list[
     candidates = _as_list(candidates, "candidates", wanted)
     if len(candidates) != len(rows):
         raise ValueError(f"got {len(candidates)} rows of candidates for {len(rows)} texts; expected {wanted}")
-    return rows, [_candidate_row(*row) for row in zip(range(len(rows)), candidates, pairs, strict=True)], scores
+    return rows, [candidate_row(*row) for row in zip(range(len(rows)), candidates, pairs, strict=True)], scores
 
 
 def _as_kinds(text: Any, kinds: Any) -> Any:
@@ -432,7 +420,8 @@ def _as_list(value: Any, name: str, wanted: str) -> list:
     return list(value)
 
 
-def _candidate_row(number: int, row: Any, pair: list[str] | None) -> list[str] | None:
+def candidate_row(number: int, row: Any, pair: list[str] | None = None) -> list[str] | None:
+    """The candidates of text `number` as a list; one string is one candidate. Raises naming the text."""
     if row is None:
         return pair
     if pair is not None:
@@ -450,7 +439,8 @@ def _candidate_row(number: int, row: Any, pair: list[str] | None) -> list[str] |
     return row
 
 
-def _score_tensor(scores: Any, candidates: list[list[str]], width: int) -> torch.Tensor:
+def score_tensor(scores: Any, candidates: list[list[str]], width: int) -> torch.Tensor:
+    """The judge's scores `(texts, width, 3)`, zero where there is none. Raises naming text and candidate."""
     wanted = "three numbers from 1 to 10 (semantic, emotional, pragmatic), or None where the judge gave none"
     scores = _as_list(scores, "scores", "one row of scores (or None) per text")
     if len(scores) != len(candidates):
@@ -468,8 +458,8 @@ def _score_tensor(scores: Any, candidates: list[list[str]], width: int) -> torch
             if score is None:
                 continue
             try:
-                values = [float(value) for value in score]
-            except (TypeError, ValueError):
+                values = [] if isinstance(score, str) else [float(value) for value in score]  # "999" is not 9, 9, 9
+            except (TypeError, ValueError, OverflowError):
                 values = []
             # "not (1 <= v <= 10)" also catches NaN.
             if len(values) != 3 or any(not 1.0 <= value <= 10.0 for value in values):

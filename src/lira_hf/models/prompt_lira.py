@@ -13,6 +13,7 @@ __all__ = [
     "add_prefix_token",
     "as_choices",
     "as_prompts",
+    "clean_text",
     "expand_prefix",
     "load_tokenizer",
     "stack_choices",
@@ -28,6 +29,19 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+
+
+def clean_text(text: str) -> str:
+    """
+    Replaces lone surrogates, which no tokenizer, database or file in UTF-8 accepts, by U+FFFD.
+
+    Args:
+        text (`str`): Any string.
+
+    Returns:
+        `str`: The same string where it was valid Unicode.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load_tokenizer(source: str | PreTrainedTokenizerBase, **kwargs: Any) -> PreTrainedTokenizerBase:

@@ -273,6 +273,12 @@ def check_texts(texts: Sequence[str], name: str = "texts") -> None:
         raise TypeError(f"{name} is the string {texts!r:.80}; expected a sequence of strings; put it into a list")
 
 
+def check_name(name: str, what: str) -> None:
+    """Raise a `ValueError` unless a name is a string with something in it that UTF-8 can hold."""
+    if not isinstance(name, str) or not name or clean_text(name) != name:
+        raise ValueError(f"{what} is {name!r:.80}; expected a string that isn't empty, of whole characters; rename it")
+
+
 def check_request(texts: Sequence[str], num_candidates: int) -> None:
     """Raise a `TypeError` for a lone string and a `ValueError` unless K is at least 1."""
     check_texts(texts)

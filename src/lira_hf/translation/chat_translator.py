@@ -35,7 +35,7 @@ _SCHEMA = {
 _TEXT_KEY = re.compile(r"\W*(transl|english\b|en\b|candidates?\b|options?\b|\d+\W*$)", re.IGNORECASE)
 _ITEM_KEYS = ("text", "translation", "english", "en")
 _CUT_LIST = re.compile(r'\[\s*((?:"(?:[^"\\]|\\.)*"\s*,\s*)+)')
-_NUMBERED = re.compile(r"^\s*(?:\d{1,2}[.):]|[-*•])\s+(\S.*)$", re.MULTILINE)
+_NUMBERED = re.compile(r"^[^\S\n]*(?:\d{1,2}[.):]|[-*•])\s+(\S.*)$", re.MULTILINE)
 
 
 class ChatTranslator:

@@ -152,8 +152,8 @@ def _number(value: Any, column: str, place: str) -> float | None:
         return None
     try:
         # Text files hold numbers as text; True is a number to Python only.
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool) or "_" in str(value) else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise _wrong(place, column, value, "a number, or nothing")
@@ -186,30 +186,33 @@ def _read(rows: Iterable[Mapping[str, Any]] | str | os.PathLike) -> Iterator[_Ro
 
 
 def _read_jsonl(path: Path) -> Iterator[_Row]:
-    with open(path, encoding="utf-8-sig", newline="\n") as lines:
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
             if not line.strip():
                 continue
             place = f"{path}, line {number}"
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                row = json.loads(line.decode())
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{place} is no JSON ({error}); expected an object a line; mend that line") from error
             if not isinstance(row, dict):
-                raise ValueError(f"{place} is {line.strip()!r:.80}; expected a JSON object; mend that line")
+                raise ValueError(f"{place} is {line.decode().strip()!r:.80}; expected a JSON object; mend that line")
             yield place, row
 
 
 def _read_csv(path: Path) -> Iterator[_Row]:
     with open(path, encoding="utf-8-sig", newline="") as lines:
+        csv.field_size_limit(2**31 - 1)  # by default a text of 128 KiB is an error
         reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
         while True:
             try:
                 row = next(reader, None)
-            except csv.Error as error:
+            except (csv.Error, UnicodeDecodeError) as error:
                 raise ValueError(
-                    f"{path}, after line {reader.line_num}: no row ({error}); expected fields with their quotes "
-                    "closed; mend that line"
+                    f"{path}, after line {reader.line_num}: no row ({error}); expected fields in UTF-8 with their "
+                    "quotes closed; mend that line"
                 ) from error
             if row is None:
                 return
@@ -226,8 +229,18 @@ def _read_parquet(path: Path) -> Iterator[_Row]:
     import pyarrow.parquet  # not needed for the rest, and slow to import
 
     number = 0
-    with pyarrow.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(_PARQUET_ROWS):
-            for row in batch.to_pylist():
-                yield f"{path}, row {number}", row
-                number += 1
+    for batch in _parquet_batches(path, pyarrow):
+        for row in batch:
+            yield f"{path}, row {number}", row
+            number += 1
+
+
+def _parquet_batches(path: Path, pyarrow: Any) -> Iterator[list[dict[str, Any]]]:
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_PARQUET_ROWS):
+                yield batch.to_pylist()
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:  # ValueError: text that isn't UTF-8
+        raise ValueError(f"{path} can't be read ({error}); expected a whole Parquet file; write it anew") from error

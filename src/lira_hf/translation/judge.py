@@ -2,7 +2,6 @@
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -11,6 +10,7 @@ from typing import Any
 from .base import Failure, Score, batches, check_texts, clean_text, stable_hash
 from .chat import ChatModel, Reply
 from .chat_replies import LONGEST, ask_for, json_values, request, without_thoughts
+from .unicode_forms import normal_form
 
 
 __all__ = ["LLMJudge", "parse_scores"]
@@ -277,7 +277,7 @@ def _entries(value: Any, outer: Mapping[str, Any], depth: int = 0) -> Iterator[M
         if any(not isinstance(item, (Mapping, list)) for item in value.values()):
             yield {**outer, **value}
         for key, item in value.items():
-            number = re.search(r"\d+\s*$", key)
+            number = re.search(r"\d{1,7}$", key.rstrip()[-7:])  # of more digits than any number of a candidate
             yield from _entries(item, {"candidate": number[0]} if number else {}, depth + 1)
 
 
@@ -307,6 +307,8 @@ def _placed(
 def _candidate_number(entry: Mapping[str, Any]) -> int | None:
     for key, value in entry.items():
         # A number or "Candidate 2"; not the candidate's own text, which may hold any number.
+        if not isinstance(value, int | float | str):
+            continue
         if _is_number_key(key) and (
             found := re.fullmatch(r"[^\w-]*(?:[ck]andidat\w*\W*)?(\d{1,6})\W*", str(value), re.I)
         ):
@@ -347,7 +349,8 @@ def _number(value: Any) -> float | int | None:
         return value if isinstance(value, int) or math.isfinite(value) else None
     if not isinstance(value, str):
         return None
-    text = unicodedata.normalize("NFKC", value).strip().casefold()
+    # White space in runs, which models that get stuck write without end, would make the pattern slow.
+    text = " ".join(normal_form("NFKC", value).casefold().split())
     for position, word in enumerate(_WORDS):
         text = re.sub(rf"\b{word}\b", str(position), text)
     match = _NUMBER.fullmatch(text)
@@ -361,5 +364,5 @@ def _number(value: Any) -> float | int | None:
 
 def _plain(key: str) -> str:
     """A key without case, accents and what isn't a letter."""
-    letters = unicodedata.normalize("NFKD", key).casefold()
+    letters = normal_form("NFKD", key).casefold()
     return "".join(letter for letter in letters if letter.isalpha())

@@ -95,19 +95,21 @@ class ParallelText:
         Raises:
             `ValueError`: a line that isn't a JSON array of three strings; the line is named.
         """
-        with open(path, encoding="utf-8", newline="\n") as lines:
+        with open(path, "rb") as lines:
             return cls(_parse_line(line, number, path) for number, line in enumerate(lines, start=1))
 
 
-def _parse_line(line: str, number: int, path: Path) -> Pair:
+def _parse_line(line: bytes, number: int, path: Path) -> Pair:
     try:
-        language, text, english = json.loads(line)
-    except ValueError as error:
+        pair = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        pair = None
+    if not isinstance(pair, list) or len(pair) != 3 or not all(isinstance(part, str) for part in pair):
         raise ValueError(
-            f"{path}, line {number} is {line!r:.80}; expected a JSON array [language, text, English text]; "
-            "the file is damaged, so save the translator again"
-        ) from error
-    return language, text, english
+            f"{path}, line {number} is {line.decode(errors='replace')!r:.80}; expected a JSON array [language, text, "
+            "English text]; the file is damaged, so save the translator again"
+        )
+    return pair[0], pair[1], pair[2]
 
 
 def _write_atomically(path: Path, chunks: Iterable[str]) -> None:

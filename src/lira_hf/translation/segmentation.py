@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import regex
 from anyascii import anyascii
 
+from .unicode_forms import normal_form
+
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -18,8 +20,9 @@ __all__ = ["Segmenter", "is_number", "is_placeholder", "number_values", "placeho
 # Scripts that need a dictionary to be broken into words, by Unicode property and not by a table of our own.
 _SPACELESS = r"[\p{LB=SA}\p{Ideographic}\p{Script=Hiragana}\p{Script=Katakana}\u30fc]"
 _PLACEHOLDER = (
-    r"%(?:\d+\$)?(?:\([^()\s]+\))?[-+#0]*\d*(?:\.\d+)?(?:ll?|h)?[a-zA-Z](?![a-zA-Z])"
-    r"|\$?\{\{?\s*[\w.:!-]*\s*\}?\}"
+    # Each character has one way to match, or a megabyte of zeros or spaces would take hours.
+    r"%(?:\d+\$)?(?:\([^()\s]+\))?[-+#0]*(?:(?!0)\d+)?(?:\.\d+)?(?:ll?|h)?[a-zA-Z](?![a-zA-Z])"
+    r"|\$?\{\{?\s*(?:[\w.:!-]+\s*)?\}?\}"
 )
 _WORD = r"[[\p{L}\p{M}\p{N}\u200c\u200d]--" + _SPACELESS + r"]+"
 _TOKEN = regex.compile(rf"(?V1)(?P<placeholder>{_PLACEHOLDER})|(?P<run>{_SPACELESS}+)|{_WORD}(?:['’]{_WORD})*")
@@ -112,7 +115,7 @@ class Segmenter:
             `list[str]`: Words, numbers and placeholders in their order.
         """
         words: list[str] = []
-        for match in _TOKEN.finditer(unicodedata.normalize("NFKC", text)):
+        for match in _TOKEN.finditer(normal_form("NFKC", text)):
             token = match.group()
             if match["placeholder"]:
                 words.append(token)
@@ -145,7 +148,7 @@ def _pieces(model: "Tokenizer", run: str) -> list[str]:
 
 
 def _spaceless_runs(text: str) -> list[str]:
-    return [m["run"][:_RUN_LENGTH] for m in _TOKEN.finditer(unicodedata.normalize("NFKC", text)) if m["run"]]
+    return [m["run"][:_RUN_LENGTH] for m in _TOKEN.finditer(normal_form("NFKC", text)) if m["run"]]
 
 
 def _settled(vocab: list[list]) -> list[tuple[str, float]]:

@@ -1,6 +1,7 @@
 """The candidate store: translations and critic scores by (language, text), in SQLite, as they arrive (ours)."""
 
 import json
+import math
 import os
 import sqlite3
 import time
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from .base import Candidate, Critic, Identity, Score, Translator, batches, check_texts, clean_text
+from .base import Candidate, Critic, Identity, Score, Translator, batches, check_name, check_texts, clean_text
 from .store_schema import (
     QUERY_KEYS,
     StoreError,
@@ -140,8 +141,14 @@ class CandidateStore:
 
         Returns:
             `int`: The number of rows written.
+
+        Raises:
+            `TypeError`, `ValueError`: a row that the store can't keep as it is: a text that is no string, a kind or a
+                translator's name that is empty or no Unicode, a score that is no finite number, such as NaN. The rows
+                of its transaction aren't written.
         """
         self._check_writable()
+        check_name(language, "language")
         written = 0
         for batch in batches(_checked_rows(rows), _TRANSACTION_ROWS):
             with transaction(self._connection) as connection:
@@ -451,10 +458,10 @@ def _write_answers(
     for text, candidates in answers.items():
         source, place = text_key(text), len(rows)
         for rank, c in enumerate(candidates):
-            clean = clean_text(c.text)
+            clean, score = clean_text(c.text), None if c.score is None else float(c.score)
             key = text_key(clean)
-            checksum = candidate_sum(language, source, asked, rank, key, c.kind, c.translator, c.score)
-            rows.append((ids[text], asked, rank, key, clean, c.kind, c.translator, c.score, checksum))
+            checksum = candidate_sum(language, source, asked, rank, key, c.kind, c.translator, score)
+            rows.append((ids[text], asked, rank, key, clean, c.kind, c.translator, score, checksum))
         sums.append(answer_sum(language, source, asked, [row[-1] for row in rows[place:]]))
     db.executemany(
         "INSERT INTO asked VALUES (?, ?, ?, ?) "
@@ -472,7 +479,10 @@ def _meta_text(who: Translator | Critic | Identity, meta: Any) -> str | None:
             f"meta of '{who.name}' is {meta!r:.80}; expected a dict of JSON values; give its settings by name"
         )
     try:
-        return json.dumps(dict(meta), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(dict(meta), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        if clean_text(text) == text:
+            return text
+        return json.dumps(dict(meta), sort_keys=True, allow_nan=False)  # half a character has an escape in JSON alone
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"meta of '{who.name}' can't be written as JSON ({error}); expected strings, numbers, lists and dicts; "
@@ -494,4 +504,22 @@ def _checked_rows(
                 f"row {number} ({text!r:.80}) has candidates {candidates!r:.80}; expected a list of Candidate; "
                 "wrap plain strings in Candidate(text, kind, translator)"
             )
+        if not isinstance(text, str):
+            raise TypeError(f"row {number} has the text {text!r:.80}; expected a string; write the text")
+        for candidate in candidates:
+            _check_candidate(candidate, f"row {number} ({text!r:.80})")
         yield clean_text(text), candidates
+
+
+def _check_candidate(candidate: Candidate, place: str) -> None:
+    if not isinstance(candidate.text, str):
+        raise TypeError(f"{place} has the candidate {candidate.text!r:.80}; expected a string; write the English text")
+    check_name(candidate.kind, f"the kind of a candidate of {place}")
+    check_name(candidate.translator, f"the translator of a candidate of {place}")
+    score = candidate.score
+    try:
+        finite = score is None or math.isfinite(score)
+    except (TypeError, OverflowError):
+        finite = False
+    if not finite:  # SQLite would make nothing of NaN, and an export with an infinity could not be read
+        raise ValueError(f"{place} has the score {score!r:.80}; expected a finite number or None; leave it out")

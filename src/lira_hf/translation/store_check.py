@@ -171,7 +171,7 @@ def _meta(db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
 def _is_object(text: Any) -> bool:
     try:
         return isinstance(json.loads(text), dict)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return False
 
 

@@ -267,7 +267,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, int, Any]]:
             rows = (row for batch in file.iter_batches(batch_size=_CHUNK_ROWS) for row in batch.to_pylist())
             for number, row in enumerate(rows, 1):
                 yield str(path), number, row
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:  # ValueError: text that isn't UTF-8
         raise StoreError(f"{path} can't be read ({error}); expected a Parquet file; export it again") from error
 
 

@@ -85,6 +85,8 @@ def checked_row(row: Any) -> dict[str, Any]:
         raise ValueError("; and ".join(problems))
     checked: dict[str, Any] = {name: row.get(name) for name in ROW_SCHEMA.names}
     checked["text"] = clean_text(checked["text"])
+    if checked["score"] is not None:
+        checked["score"] = float(checked["score"])  # SQLite takes no whole number of more than 64 bits
     checked["scores"] = [{name: score.get(name) for name in _SCORE_FIELDS} for score in checked["scores"] or []]
     if checked["candidate"] is not None:
         checked["candidate"] = clean_text(checked["candidate"])
@@ -149,8 +151,8 @@ def _meta_and_time(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"created is {row['created']!r:.60}; expected whole seconds since 1970 or null; leave it out if unknown"
     if (meta := row.get("meta")) is not None:
         try:
-            valid = isinstance(json.loads(meta), dict)
-        except (TypeError, ValueError):
+            valid = isinstance(meta, str) and isinstance(json.loads(meta), dict) and clean_text(meta) == meta
+        except (ValueError, RecursionError):
             valid = False
         if not valid:
             yield f"meta is {meta!r:.60}; expected a JSON object in a string, or null; leave it out if unknown"
@@ -161,4 +163,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
