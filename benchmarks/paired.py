@@ -16,6 +16,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 from lira_hf import __version__
 
 
+_BEFORE = machine_facts()  # the load is others', not this run's
 RESULTS = Path(__file__).parent / "results"
 
 Way = Callable[[], Any]
@@ -67,9 +68,9 @@ def milliseconds(taken: dict[str, list[float]]) -> dict[str, float]:
 
 
 def write(output: Path, targets: dict[str, Any], results: dict[str, Any], **facts: Any) -> dict[str, Any]:
-    """Writes what was found beside the machine's facts, taken when `write` is called, and returns it."""
+    """Writes what was found beside the machine's facts, as they were before the run, and returns it."""
     versions = {"torch": torch.__version__, "transformers": transformers.__version__, "lira_hf": __version__}
-    found = {"machine": machine_facts(**facts, **versions), "targets": targets, "results": results}
+    found = {"machine": {**_BEFORE, **facts, **versions}, "targets": targets, "results": results}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found

@@ -75,9 +75,12 @@ def growth(found: dict[str, Any]) -> str:
         unit = "ms" if "ms" in one else "MiB"
         sizes = [f"{size:,}" for size in (one["sizes"][0], one["sizes"][-1])]
         figures = f"{values[0]:,.1f} to {values[-1]:,.1f} {unit}"
-        more = f"{one['bytes_per_text']:.0f} bytes a text" if "bytes_per_text" in one else ""
-        rows.append([name, " to ".join(sizes), figures, mark(one["exponent"], one["met"], 2), more])
-    return table(["what grows", "from, to", "cost", "exponent", ""], rows)
+        last = (
+            f"{one['bytes_per_text']:.0f} bytes a text" if "bytes_per_text" in one else f"{one['last_exponent']:.2f}"
+        )
+        rows.append([name, " to ".join(sizes), figures, mark(one["exponent"], one["met"], 2), last])
+    written = table(["what grows", "from, to", "cost", "exponent", "of the last step"], rows)
+    return f"{written}\n\n![How cost grows](images/growth.png)"
 
 
 def peers(found: dict[str, Any]) -> str:
