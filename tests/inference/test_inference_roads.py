@@ -360,3 +360,57 @@ def test_embeddings_read_off_a_base_lm():
         with torch.no_grad():
             expected = model(**processor([text], languages="bn")).pooler_output[0].numpy()
         np.testing.assert_allclose(many[row], expected, atol=1e-5)
+
+
+@pytest.fixture
+def one_encoder(tiny_backbones, monkeypatch):
+    """`one_encoder(**config)`: a model in which g serves as h, its processor, and the texts that g has read."""
+
+    def make(**config):
+        torch.manual_seed(1)
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_bins": 2}
+        model = LiraModel.from_backbones(tiny_backbones["encoder"], **sizes | config)
+        processor = LiraProcessor.from_backbones(tiny_backbones["encoder"], config=model.config)
+        read, forward = [], model.encoder.forward
+        monkeypatch.setattr(
+            model.encoder, "forward", lambda *args, **given: read.extend(given["input_ids"]) or forward(*args, **given)
+        )
+        return model, processor, read
+
+    return make
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_where_g_serves_as_h_a_text_is_read_once(one_encoder, tmp_path, cached):
+    """English documents are their own candidates; a candidate that is another row's text is known as well."""
+    model, processor, read = one_encoder()
+    texts, languages, given = (
+        ["red river", "green house open", "eulbv"],
+        ["en", "en", "bn"],
+        [["red river"], ["x"], []],
+    )
+    features = RoadFeatures(model, processor, tmp_path if cached else None, "float32")
+    embedder = LiraEmbedder(model, processor, features=features)
+    vectors = embedder.encode(texts, languages)
+    assert len(read) == 3
+    with torch.no_grad():
+        plain = model(**processor(texts, [["red river"], ["green house open"], []], languages=languages))
+    np.testing.assert_allclose(vectors, plain.pooler_output.numpy(), atol=1e-6)
+    read.clear()
+    embedder.encode(texts, languages, candidates=given)
+    assert len(read) == (1 if cached else 4)
+    if cached:
+        assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("other", ["pooling", "tokenizer", "prompt"])
+def test_g_as_h_reads_twice_what_the_roads_read_otherwise(one_encoder, other):
+    config = {"pooling": {"anchor_pooling": "cls"}, "prompt": {"document_prompt": "passage: "}}.get(other, {})
+    model, processor, read = one_encoder(**config)
+    if other == "tokenizer":
+        processor.anchor_tokenizer = type(processor.source_tokenizer)(num_buckets=200)
+    vectors = LiraEmbedder(model, processor).encode(["red river"], "en", role="document")
+    assert len(read) == 2
+    with torch.no_grad():
+        plain = model(**processor(["red river"], languages="en", role="document")).pooler_output.numpy()
+    np.testing.assert_allclose(vectors, plain, atol=1e-6)

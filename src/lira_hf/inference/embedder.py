@@ -205,9 +205,10 @@ class LiraEmbedder:
     def encode_batch(self, texts, languages, candidates, scores, kinds=None, role=None) -> NDArray[np.float32]:
         """One batch with its candidates, their scores and kinds, in a role: `(texts, projection_dim)`."""
         device = self.model.device
-        found = self.features.get("source", self.processor.add_prompt(texts, role))
-        source = torch.from_numpy(found.astype(np.float32)).to(device)
-        if anchors := pad_candidates(self.features, candidates, scores):
+        english = [text for row in candidates for text in row]
+        found, found_english = self.features.get_both(self.processor.add_prompt(texts, role), english)
+        source = torch.from_numpy(found.astype(np.float32, copy=False)).to(device)
+        if anchors := pad_candidates(self.features, candidates, scores, found_english):
             traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
             anchors["anchor_traits"] = trait_tensor(traits, kinds, self.processor.candidate_kinds)
         ids = torch.tensor(self.processor.language_ids(languages), device=device)
@@ -255,6 +256,7 @@ def pad_candidates(
     features: RoadFeatures,
     candidates: Sequence[Sequence[str]],
     scores: Sequence[Sequence[Sequence[float] | None]] | None = None,
+    found: NDArray[np.floating] | None = None,
 ) -> dict[str, torch.Tensor]:
     """
     Ragged candidates as the tensors that the model reads.
@@ -263,6 +265,8 @@ def pad_candidates(
         features ([`RoadFeatures`]): Where h's features come from.
         candidates (`Sequence[Sequence[str]]`): Per text up to K English strings.
         scores (`Sequence`, *optional*): Per candidate (s, e, p) or `None`.
+        found (`np.ndarray` of shape `(all candidates, 1 + bins, d_h)`, *optional*): Their features, where they are
+            known.
 
     Returns:
         `dict`: `anchor_features` `(texts, candidates, 1 + bins, d_h)` float32 and `anchor_scores` `(texts,
@@ -271,8 +275,8 @@ def pad_candidates(
     width = max((len(row) for row in candidates), default=0)
     if not width:
         return {}
-    flat = [text for row in candidates for text in row]
-    found = features.get("anchor", flat)
+    if found is None:
+        found = features.get("anchor", [text for row in candidates for text in row])
     padded = np.zeros((len(candidates), width, features.rows, features.dims["anchor"]), dtype=np.float32)
     judged = np.zeros((len(candidates), width, 3), dtype=np.float32)
     place = 0

@@ -26,7 +26,9 @@ class RoadFeatures:
     """
     Features `(texts, 1 + bins, dim)` of g ("source") and h ("anchor"): row 0 the sentence vector, the rest the bins.
 
-    With a folder they are kept on disk, so that training, evaluation and a restarted run compute each text once.
+    With a folder they are kept on disk, so that training, evaluation and a restarted run compute each text once. Where
+    g serves as h and reads and pools a text as h does, both roads have the same features of it: they are computed and
+    kept once.
 
     Args:
         model ([`LiraModel`]): Whose backbones are used; they have to be frozen.
@@ -37,6 +39,8 @@ class RoadFeatures:
         batch_size (`int`, *optional*, defaults to 64): Texts in one pass of a backbone.
         progress (`bool`, *optional*, defaults to `False`): Show progress bars.
     """
+
+    shared = False  # both roads have the same features of a text
 
     def __init__(
         self,
@@ -54,11 +58,13 @@ class RoadFeatures:
         self.dims = {"source": model.config.source_dim, "anchor": model.config.anchor_dim}
         self.rows = 1 + model.config.num_bins
         self.caches: dict[str, FeatureCache] = {}
+        self.shared = self._roads_agree()
         if folder is not None:
-            for road in ROADS:
+            for road in ROADS[:1] if self.shared else ROADS:
                 key = self._fingerprint(road)
                 path = Path(folder) / f"{road}-{key}"
                 self.caches[road] = FeatureCache(path, (self.rows, self.dims[road]), key, dtype)
+            self.caches.setdefault("anchor", self.caches["source"])
 
     def fill(self, road: str, texts: Sequence[str]) -> int:
         """
@@ -96,6 +102,21 @@ class RoadFeatures:
             self.fill(road, texts)
             return cache.get(texts)
 
+    def get_both(
+        self, source: Sequence[str], anchor: Sequence[str]
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """
+        Features of texts on the multilingual road and of others on the English one, as of [`~RoadFeatures.get`]; where
+        both roads have the same, a text that is on both is computed once.
+
+        Returns:
+            `tuple`: `np.ndarray` of shape `(texts, 1 + bins, dim)` of either road.
+        """
+        if not self.shared:
+            return self.get("source", source), self.get("anchor", anchor)
+        found = self.get("source", [*source, *anchor])
+        return found[: len(source)], found[len(source) :]
+
     @torch.no_grad()
     def compute(self, road: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """One pass of a backbone over each text; distinct texts once, by length, so that little is padding."""
@@ -111,7 +132,15 @@ class RoadFeatures:
             else:
                 pooled = self.model.encode_anchor(ids, mask).squeeze(1)
             features[start : start + len(pooled)] = pooled.float().cpu().numpy()
-        return features[[place[text] for text in texts]]
+        return features if distinct == list(texts) else features[[place[text] for text in texts]]
+
+    def _roads_agree(self) -> bool:
+        """Whether g serves as h, with the same tokenizer and pooling."""
+        config, processor = self.model.config, self.processor
+        if self.model.anchor is not None or config.encoder_pooling != config.anchor_pooling:
+            return False
+        one, other = processor.source_tokenizer, processor.anchor_tokenizer
+        return one is other or _tokenizer_state(one) == _tokenizer_state(other)
 
     def _fingerprint(self, road: str) -> str:
         """Everything that a road's features depend on, as 16 hexadecimal digits."""

@@ -37,8 +37,8 @@ class SearchIndex:
         if len(ids) != len(embeddings):
             raise ValueError(f"got {len(ids)} ids and {len(embeddings)} embeddings; expected one embedding per id")
         self.ids = list(ids)
-        self.index = faiss.IndexFlatIP(embeddings.shape[1])
-        self.index.add(_unit(embeddings))
+        # Not a faiss index, which would hold a second copy; what is searched is the same.
+        self.embeddings = _unit(embeddings)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -52,12 +52,15 @@ class SearchIndex:
         Returns:
             `list[list[SearchHit]]`: Best first.
         """
-        if queries.ndim != 2 or queries.shape[1] != self.index.d:
+        width = self.embeddings.shape[1]
+        if queries.ndim != 2 or queries.shape[1] != width:
             raise ValueError(
-                f"got queries of shape {queries.shape}; expected (queries, {self.index.d}), the width of the indexed "
+                f"got queries of shape {queries.shape}; expected (queries, {width}), the width of the indexed "
                 "embeddings; embed both with the same model"
             )
-        scores, places = self.index.search(_unit(queries), min(k, len(self.ids)))
+        scores, places = faiss.knn(
+            _unit(queries), self.embeddings, min(k, len(self.ids)), metric=faiss.METRIC_INNER_PRODUCT
+        )
         return [
             [SearchHit(self.ids[place], float(score)) for place, score in zip(*row, strict=True)]
             for row in zip(places, scores, strict=True)
@@ -65,7 +68,7 @@ class SearchIndex:
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32).copy()
+    vectors = np.array(vectors, dtype=np.float32, order="C")  # a copy
     faiss.normalize_L2(vectors)
     return vectors
 

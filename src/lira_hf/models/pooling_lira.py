@@ -41,13 +41,20 @@ def temporal_pool(hidden_states: torch.Tensor, mask: torch.Tensor, num_bins: int
         `torch.Tensor` of shape `(batch, bins, dim)`: An empty bin is a row of zeros.
     """
     keep = mask.bool()
+    return _bins(_without_padding(hidden_states, keep), keep, num_bins)
+
+
+def _without_padding(hidden_states: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    # A masked state may be NaN or infinite in some encoders; 0 x NaN would spread it.
+    return hidden_states.masked_fill(~keep.unsqueeze(-1), 0.0)
+
+
+def _bins(states: torch.Tensor, keep: torch.Tensor, num_bins: int) -> torch.Tensor:
     position = keep.long().cumsum(-1) - 1  # (batch, tokens)
     length = keep.long().sum(-1, keepdim=True)  # (batch, 1)
     bins = torch.where(length > num_bins, position * num_bins // length.clamp(min=1), position)
     member = F.one_hot(bins.clamp(0, num_bins - 1), num_bins) * keep.unsqueeze(-1)  # (batch, tokens, bins)
     weight = member / member.sum(1, keepdim=True).clamp(min=1)
-    # A masked state may be NaN or infinite in some encoders; 0 x NaN would spread it.
-    states = hidden_states.masked_fill(~keep.unsqueeze(-1), 0.0)
     return weight.to(states.dtype).transpose(1, 2) @ states
 
 
@@ -64,7 +71,10 @@ def sentence_pool(hidden_states: torch.Tensor, mask: torch.Tensor, pooling: str)
         `torch.Tensor` of shape `(batch, dim)`: Zero for a row without tokens.
     """
     keep = mask.bool()
-    states = hidden_states.masked_fill(~keep.unsqueeze(-1), 0.0)
+    return _sentences(_without_padding(hidden_states, keep), keep, pooling)
+
+
+def _sentences(states: torch.Tensor, keep: torch.Tensor, pooling: str) -> torch.Tensor:
     if pooling == "mean":
         return states.sum(1) / keep.sum(-1, keepdim=True).clamp(min=1).to(states.dtype)
     position = torch.arange(keep.shape[1], device=keep.device)
@@ -93,9 +103,9 @@ def pool_features(hidden_states: torch.Tensor, mask: torch.Tensor, num_bins: int
     Returns:
         `torch.Tensor` of shape `(batch, 1 + bins, dim)`, float32.
     """
-    hidden_states = hidden_states.float()
-    sentence = sentence_pool(hidden_states, mask, pooling)
-    return torch.cat([sentence.unsqueeze(1), temporal_pool(hidden_states, mask, num_bins)], dim=1)
+    keep = mask.bool()
+    states = _without_padding(hidden_states, keep).float()  # one copy for both, in the encoder's own precision
+    return torch.cat([_sentences(states, keep, pooling).unsqueeze(1), _bins(states, keep, num_bins)], dim=1)
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
