@@ -5,6 +5,7 @@ from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
 from .calibration import GateCalibration, calibrate_gate
 from .collator import LiraCollator
 from .dataset import ranking_rows, retrieval_rows
+from .feature_run import FeatureReport, fill_recipe_features
 from .generation import generation_rows, reference_slots
 from .generation_collator import GenerationCollator
 from .joining import load_model
@@ -19,6 +20,7 @@ from .trainer import LiraTrainer, last_checkpoint
 __all__ = [
     "RUN_FACTS_NAME",
     "DataArguments",
+    "FeatureReport",
     "GateCalibration",
     "GenerationCollator",
     "LiraCollator",
@@ -29,6 +31,7 @@ __all__ = [
     "TaskMixture",
     "calibrate_gate",
     "data_license",
+    "fill_recipe_features",
     "generation_rows",
     "heads_fingerprint",
     "last_checkpoint",
