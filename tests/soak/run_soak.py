@@ -105,6 +105,7 @@ def run_jobs(
     warm_up: float,
     every: float = 2.0,
     allowed: float | None = None,
+    pause: float = 0.0,
     say: Callable[[str], None] | None = None,
 ) -> SoakReport:
     """
@@ -116,6 +117,7 @@ def run_jobs(
         warm_up (`float`): Seconds that the memory's slope leaves out: caches and the allocator's arenas fill.
         every (`float`, *optional*, defaults to 2.0): Seconds from one sample of the memory to the next.
         allowed (`float`, *optional*): MB of growth; 2 % of the memory, and at least 8 MB, without.
+        pause (`float`, *optional*, defaults to 0.0): Seconds that each thread waits after an answer.
     """
     report, lock, over = (
         SoakReport(warm_up=warm_up, answers=dict.fromkeys(jobs, 0)),
@@ -137,6 +139,8 @@ def run_jobs(
                     report.wrong.append(f"{name}: {wrong}")
                     if report.num_wrong >= 20:
                         over.set()
+            if pause:
+                over.wait(pause)
 
     seeds = iter(range(10_000))
     threads = [
@@ -237,6 +241,7 @@ def main() -> int:
     )
     parser.add_argument("--every", type=float, default=2.0, help="seconds between samples of the memory")
     parser.add_argument("--allowed", type=float, help="growth in MB that is flat (default: 2 %% of the memory, 8 MB)")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds that each thread waits after an answer")
     parser.add_argument("--json", type=Path, help="also write figures and samples here")
     given = parser.parse_args()
     warm_up = min(given.minutes / 4, 5.0) if given.warm_up is None else given.warm_up
@@ -246,7 +251,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         jobs = tiny_jobs(Path(folder))
         gc.collect()
-        report = run_jobs(jobs, given.minutes * 60, warm_up * 60, given.every, given.allowed)
+        report = run_jobs(jobs, given.minutes * 60, warm_up * 60, given.every, given.allowed, given.pause)
     facts = report.facts()
     _write(json.dumps(facts, indent=1))
     for line in report.wrong[:20]:

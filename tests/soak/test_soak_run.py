@@ -30,7 +30,18 @@ def right(draw):
 
 @pytest.mark.slow
 def test_twenty_seconds_of_mixed_load(tmp_path):
-    options = ["--minutes", "0.333", "--every", "0.5", "--allowed", "30", "--json", tmp_path / "soak.json"]
+    options = [
+        "--minutes",
+        "0.333",
+        "--every",
+        "0.5",
+        "--allowed",
+        "30",
+        "--pause",
+        "0.2",
+        "--json",
+        tmp_path / "soak.json",
+    ]
     source = str(Path(__file__).parents[2] / "src")
     done = subprocess.run(
         [sys.executable, _SCRIPT, *options], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": source}

@@ -1,7 +1,6 @@
 """
-Runs recipes one after the other, each twice: to its end, and again from a checkpoint within an epoch. Started by
-`accelerate launch` in several processes, and by plain Python in one, for test_training_launch.py; every process writes
-what it ended with.
+Runs recipes one after the other, to their end; several processes, which `accelerate launch` starts, each once more
+from a checkpoint within an epoch. For test_training_launch.py; every process writes what it ended with.
 """
 
 import json
@@ -46,8 +45,15 @@ def _run(name: str, recipe: dict, output: Path, resumed_from: int) -> None:
         "sharded": [key for key, value in trainer.model.named_parameters() if isinstance(value, DTensor)],
     }
     save_file(found, output / f"{name}-{rank}.safetensors")
+    if trainer.args.world_size > 1:
+        facts["differ"] = _resume(trainer, recipe, found, resumed_from)
+    (output / f"{name}-{rank}.json").write_text(json.dumps(facts))
+
+
+def _resume(trainer: LiraTrainer, recipe: dict, found: dict[str, torch.Tensor], resumed_from: int) -> list[str]:
+    """Names of what is another after going on from a checkpoint."""
     trainer.accelerator.wait_for_everyone()
-    if rank == 0:  # as if it had been killed behind that checkpoint
+    if trainer.is_world_process_zero():  # as if it had been killed behind that checkpoint
         shutil.copytree(recipe["output_dir"], again := f"{recipe['output_dir']}-again")
         for checkpoint in Path(again).glob("checkpoint-*"):
             if checkpoint.name != f"checkpoint-{resumed_from}":
@@ -55,20 +61,20 @@ def _run(name: str, recipe: dict, output: Path, resumed_from: int) -> None:
     trainer.accelerator.wait_for_everyone()
     recipes.train_recipe(recipe | {"output_dir": f"{recipe['output_dir']}-again"}, quiet=True)
     resumed = _state(_TRAINERS.pop())
-    facts["differ"] = [key for key, value in found.items() if not torch.equal(value, resumed[key])]
-    (output / f"{name}-{rank}.json").write_text(json.dumps(facts))
+    return [key for key, value in found.items() if not torch.equal(value, resumed[key])]
 
 
-def main() -> None:
-    given = json.loads(Path(sys.argv[1]).read_text())
-    recipes.LiraTrainer = _Kept
+def run_all(given: dict) -> None:
+    """All recipes of `given`, with their batches divided among the processes."""
+    recipes.LiraTrainer, before = _Kept, recipes.LiraTrainer
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     for name, recipe in given["recipes"].items():
         share = {"per_device_train_batch_size": recipe["per_device_train_batch_size"] // processes}
         _run(name, recipe | share, Path(given["output"]), given["resumed_from"])
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    recipes.LiraTrainer = before
 
 
 if __name__ == "__main__":
-    main()
+    run_all(json.loads(Path(sys.argv[1]).read_text()))
+    if dist.is_initialized():
+        dist.destroy_process_group()

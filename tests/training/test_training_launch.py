@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import launched
 import numpy as np
 import pytest
 import tiny_lira as tiny
@@ -66,6 +67,7 @@ def given(tiny_backbones, tiny_data, pairs, tmp_path_factory):
         "lasr": {"stage": "lasr", "tasks": tasks, **store, **queues, "train_arca": True, "max_steps": 8},
         "answer": {"stage": "lasr", "task": "generation", "base": str(folder / "base"), **chats, "max_steps": 6},
     }
+    runs["answer"]["config"] = {"prefix_roads": "merged", "prefix_projection": "vocab"}  # reads the embeddings' table
     return folder, runs
 
 
@@ -95,15 +97,16 @@ def _launch(given, name: str, config: str | None) -> Path:
         recipes[stage] = COMMON | recipe | place | before
         before = {"model": str(output / "arca")}
     asked = {"recipes": recipes, "output": str(output), "resumed_from": 4}
+    if config is None:
+        launched.run_all(asked)
+        return output
     (output / "given.json").write_text(json.dumps(asked))
-    script = [str(Path(__file__).with_name("launched.py")), str(output / "given.json")]
-    command = [sys.executable, *script]
-    if config is not None:
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
-        command = [*launcher, "--config_file", str(EXAMPLES / config), *script]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    launcher += ["--config_file", str(EXAMPLES / config)]
+    command = [*launcher, str(Path(__file__).with_name("launched.py")), str(output / "given.json")]
     source = str(Path(__file__).parents[2] / "src")
     environment = os.environ | {"PYTHONPATH": source}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
     assert not done.returncode, (done.stdout + done.stderr)[-6000:]
     return output
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lira_hf.inference import RoadFeatures, Share
 
-from .joining import load_model, row_processor
+from .joining import load_model, place_model, row_processor
 from .recipes import Recipe, anchor_languages, read_recipe, with_kinds
 from .tasks import load_task, needed_texts
 
@@ -74,7 +74,7 @@ def fill_recipe_features(
     tasks = [load_task(task, anchors, False, writer, args.stage) for task in every]
     # A base LM changes nothing of the encoders' features.
     model, processor = load_model(with_kinds(dataclasses.replace(model_arguments, base=None), tasks), causal=False)
-    model.to(args.device)
+    place_model(model, args.device)
     features = RoadFeatures(model, processor, place, data.feature_dtype, progress=progress)
     known = [_open(Path(source), features, data.feature_dtype) for source in sources]
     found = {}

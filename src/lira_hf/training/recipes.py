@@ -24,10 +24,10 @@ from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
 from .calibration import calibrate_gate, has_entropy_gate
 from .collator import LiraCollator
 from .generation_collator import GenerationCollator, ReferenceCollator
-from .joining import check_names, load_model, row_processor
+from .joining import check_names, load_model, place_model, row_processor
 from .lora import lira_lora_config
 from .run_facts import collect_run_facts, write_run_facts
-from .sharding import check_launch, gathered
+from .sharding import check_launch, fsdp_asked, gathered
 from .tasks import (
     DevEvaluator,
     TaskData,
@@ -259,6 +259,7 @@ def train_recipe(
     tasks = [load_task(task, anchors, measured[task.task], writer, args.stage) for task in every]
     set_seed(args.seed)  # before the heads are made
     model, processor = load_model(with_kinds(model_arguments, tasks), causal)
+    place_model(model, args.device, whole=not fsdp_asked())
     adapted = _add_lora(model, args)
     for task in tasks:
         task.processor = processor if causal else None

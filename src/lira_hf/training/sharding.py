@@ -19,7 +19,7 @@ from lira_hf.models import LiraForCausalLM, LiraModel
 from lira_hf.models.modeling_lasr import LiraFusionLayer
 
 
-__all__ = ["allow_fsdp_on_cpus", "check_fsdp", "check_launch", "gathered", "shard_model", "whole_state"]
+__all__ = ["allow_fsdp_on_cpus", "check_fsdp", "check_launch", "fsdp_asked", "gathered", "shard_model", "whole_state"]
 
 
 _SCALARS = ("prefix_projector.scale", "prefix_projector.blank_logit")
@@ -27,6 +27,11 @@ _SCALARS = ("prefix_projector.scale", "prefix_projector.blank_logit")
 
 def _asked(name: str) -> bool:
     return bool(strtobool(os.environ.get(name, "false") or "false"))
+
+
+def fsdp_asked() -> bool:
+    """Whether the launcher asks for FSDP."""
+    return _asked("ACCELERATE_USE_FSDP")
 
 
 def check_launch() -> None:
