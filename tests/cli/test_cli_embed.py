@@ -162,3 +162,19 @@ def test_embed_with_two_processes(lira, checkpoint, corpus, tiny_data, tmp_path)
     result = lira("embed", checkpoint, tiny_data, "-o", tmp_path / "v", "--processes", 2, "--batch-size", 8)
     assert result.exit_code == 0, result.output
     np.testing.assert_allclose(content(tmp_path / "v")[1], content(corpus)[1], atol=2e-6)
+
+
+def test_shares_of_several_machines_are_merged(lira, checkpoint, corpus, tiny_data, tmp_path):
+    options = ("--shard-rows", "20")
+    for number in (2, 1):
+        result = lira("embed", checkpoint, tiny_data, "-o", tmp_path / str(number), "--share", f"{number}/2", *options)
+        assert result.exit_code == 0, result.output
+        assert f"share {number}/2: {(28, 20)[number - 1]} of {(28, 20)[number - 1]} texts" in result.stdout
+    refused(lira("merge-vectors", tmp_path / "m", tmp_path / "1"), r"missing \[2\]")
+    result = lira("merge-vectors", tmp_path / "m", tmp_path / "2", tmp_path / "1")
+    assert result.exit_code == 0, result.output
+    assert "merged 2 shares" in result.stdout
+    rows, vectors = content(tmp_path / "m")
+    assert rows == content(corpus)[0]
+    np.testing.assert_array_equal(vectors, content(corpus)[1])
+    refused(lira("embed", checkpoint, tiny_data, "-o", tmp_path / "x", "--share", "3/2"), "got the share '3/2'")

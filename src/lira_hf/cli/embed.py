@@ -9,17 +9,20 @@ from lira_hf.data import normalize_language
 from lira_hf.inference import (
     EmbedderPool,
     LiraEmbedder,
+    Share,
     VectorFolder,
     check_rows,
     embed_rows,
+    embed_share,
     make_source,
+    merge_shares,
     read_rows,
 )
 
 from .checkpoint import load_checkpoint
 
 
-__all__ = ["run_embed"]
+__all__ = ["run_embed", "run_merge"]
 
 
 def run_embed(
@@ -34,9 +37,11 @@ def run_embed(
     shard_rows: int,
     processes: int,
     devices: list[str],
+    share: str | None,
     console: Console,
 ) -> None:
     """Checks the data, embeds what the folder lacks, and says what became of it."""
+    mine = None if share is None else Share.parse(share)
     if language is not None and language != "und":
         normalize_language(language)
     model, processor = load_checkpoint(model_name)
@@ -55,15 +60,34 @@ def run_embed(
         with VectorFolder.create(output, dim, precision, model_name, fingerprint) as folder:
             rows = read_rows(data, part, language)
             role = "query" if part == "queries" else "document"
-            report = embed_rows(embedder, rows, folder, pool=pool, shard_rows=shard_rows, total=total, role=role)
+            if mine is None:
+                report = embed_rows(embedder, rows, folder, pool=pool, shard_rows=shard_rows, total=total, role=role)
+            else:
+                total = mine.count(total, shard_rows)
+                report = embed_share(
+                    embedder, rows, folder, mine, pool=pool, shard_rows=shard_rows, total=total, role=role
+                )
             count = len(folder)
     finally:
         if pool is not None:
             pool.close()
     size = sum(file.stat().st_size for file in output.iterdir()) / 1e6
+    whose = "" if mine is None else f"share {mine}: "
     console.print(
-        f"{report.written:,} of {total:,} texts embedded now, {report.skipped:,} were there; {output} holds {count:,} "
-        f"vectors of {folder.dim} dimensions, {precision}, {size:,.1f} MB",
+        f"{whose}{report.written:,} of {total:,} texts embedded now, {report.skipped:,} were there; {output} holds "
+        f"{count:,} vectors of {folder.dim} dimensions, {precision}, {size:,.1f} MB",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def run_merge(output: Path, shares: list[Path], console: Console) -> None:
+    """Merges shares of one corpus and says what there is now."""
+    folder = merge_shares(output, shares)
+    console.print(
+        f"merged {len(shares)} shares; {output} holds {len(folder):,} vectors of {folder.dim} dimensions, "
+        f"{folder.precision}, by {folder.manifest['model']}",
         markup=False,
         highlight=False,
         soft_wrap=True,

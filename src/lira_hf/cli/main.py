@@ -116,6 +116,30 @@ def train(recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see exampl
 
 
 @app.command()
+def features(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe; nothing is trained.")],
+    share: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER/OF", help="One of several shares, such as 3/8 on the third of eight machines."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to, in place of the recipe's features.")
+    ] = None,
+    take: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="A folder that has some already, such as a share's; repeatable."),
+    ] = None,
+) -> None:
+    """Compute the encoders' features that a recipe's training reads, here or in shares on several machines."""
+    from .features import run_features
+
+    try:
+        run_features(recipe, share, output, take or [], console)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A LiRA checkpoint: folder or name.")],
     data: Annotated[
@@ -194,14 +218,36 @@ def embed(
     device: Annotated[
         list[str] | None, typer.Option(help="Such as cuda:1; several are shared among the processes.")
     ] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER/OF",
+            help="Embed one of several shares of the data, such as 3/8 on the third of eight machines; `lira "
+            "merge-vectors` puts them together.",
+        ),
+    ] = None,
 ) -> None:
     """Texts of any number into a folder of vectors; a killed run goes on where it was."""
     from .embed import run_embed
 
     source = (store, translator, critic, candidates)
-    sizes = (batch_size, shard_rows, processes, device or [])
+    sizes = (batch_size, shard_rows, processes, device or [], share)
     try:
         run_embed(model, data, output, part.value, language, precision.value, source, *sizes, console)
+    except _BAD_INPUT as error:
+        raise _fail(error) from error
+
+
+@app.command("merge-vectors")
+def merge_vectors(
+    output: Annotated[Path, typer.Argument(help="The folder to make.")],
+    shares: Annotated[list[Path], typer.Argument(help="Every share's folder, as `lira embed --share` made it.")],
+) -> None:
+    """Put the shares that several machines embedded into one folder, the same as one machine's."""
+    from .embed import run_merge
+
+    try:
+        run_merge(output, shares, console)
     except _BAD_INPUT as error:
         raise _fail(error) from error
 

@@ -18,6 +18,7 @@ from .inspection import RunEstimate, TokenizerReport, estimate_run, inspect_toke
 from .precision import dequantize, quantize
 from .rows import check_rows, read_rows
 from .search import SearchHit, SearchIndex, VectorHit, VectorIndex
+from .shares import Share, embed_share, merge_shares
 from .stream import EmbedReport, embed_rows, encode_rows
 from .vectors import TextRow, VectorFolder, VectorsError
 from .workers import EmbedderPool, WorkerError
@@ -43,6 +44,7 @@ __all__ = [
     "RunEstimate",
     "SearchHit",
     "SearchIndex",
+    "Share",
     "SystemResult",
     "TextRow",
     "TokenizerReport",
@@ -56,10 +58,12 @@ __all__ = [
     "cut_at_stop",
     "dequantize",
     "embed_rows",
+    "embed_share",
     "encode_rows",
     "estimate_run",
     "inspect_tokenizer",
     "make_source",
+    "merge_shares",
     "pad_candidates",
     "quantize",
     "read_questions",

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from lira_hf.data import FeatureCache
+from lira_hf.data import CacheError, FeatureCache
 from lira_hf.models import LiraModel, LiraProcessor
 from lira_hf.models.backbones_lira import backbone_fingerprint
+from lira_hf.translation import clean_text
 
 
-__all__ = ["RoadFeatures"]
+__all__ = ["RoadFeatures", "share_of"]
 
 ROADS = ("source", "anchor")
 
@@ -84,6 +87,68 @@ class RoadFeatures:
             return 0
         return cache.fill(texts, lambda batch: self.compute(road, batch), self.batch_size, self.progress)
 
+    def fill_together(self, road: str, texts: Sequence[str]) -> int:
+        """
+        As [`~RoadFeatures.fill`], by all processes of a data-parallel run, which have to call it with the same texts:
+        each computes its share, and all are there when it returns.
+
+        Returns:
+            `int`: The number of texts that this process computed.
+        """
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return self.fill(road, texts)
+        rank, world = dist.get_rank(), dist.get_world_size()
+        count = self._add(road, [text for text in dict.fromkeys(texts) if share_of(text, world) == rank])
+        dist.barrier()
+        return count
+
+    def take_over(self, road: str, texts: Sequence[str], other: "RoadFeatures") -> int:
+        """
+        Copies what another folder has of texts that this one lacks; each record is checked when it is read.
+
+        Args:
+            road (`str`): `"source"` (g) or `"anchor"` (h).
+            texts (`Sequence[str]`): The texts.
+            other ([`RoadFeatures`]): With a folder, of the same backbones.
+
+        Returns:
+            `int`: The number of texts that were copied.
+        """
+        here, there = self.caches[road], other.caches[road]
+        missing = here.missing(texts)
+        lacking = set(there.missing(missing))
+        known = [text for text in missing if text not in lacking]
+        return sum(
+            here.append(batch, there.get(batch))
+            for start in range(0, len(known), self.batch_size)
+            if (batch := known[start : start + self.batch_size])
+        )
+
+    def check_folder(self, folder: Path) -> None:
+        """
+        Raises:
+            CacheError: Where a folder has no features of these backbones.
+        """
+        for road, cache in self.caches.items():
+            if not (folder / cache.folder.name / "index.sqlite").is_file():
+                others = sorted(path.name for path in folder.glob(f"{road}-*")) if folder.is_dir() else []
+                raise CacheError(
+                    f"got {folder} with {', '.join(others) or 'no features'} of the road {road!r}; expected "
+                    f"{cache.folder.name}, as this model's encoders make them; name a folder that was filled for the "
+                    "same recipe"
+                )
+
+    def _add(self, road: str, texts: Sequence[str]) -> int:
+        """Computes and caches what is missing. Others may write, too: the cache is locked only to be written to."""
+        todo = sorted(self.caches[road].missing(texts), key=len, reverse=True)
+        count = 0
+        with tqdm(total=len(todo), desc=f"features ({road})", unit="text", disable=not self.progress) as bar:
+            for start in range(0, len(todo), self.batch_size):
+                batch = todo[start : start + self.batch_size]
+                count += self.caches[road].append(batch, self.compute(road, batch))
+                bar.update(len(batch))
+        return count
+
     def get(self, road: str, texts: Sequence[str]) -> NDArray[np.floating]:
         """
         Features of texts, from the cache where there is one (filled first), else computed.
@@ -99,7 +164,7 @@ class RoadFeatures:
         try:
             return cache.get(texts)  # training reads what is there: one look-up, not two
         except KeyError:
-            self.fill(road, texts)
+            self._add(road, texts)
             return cache.get(texts)
 
     def get_both(
@@ -155,6 +220,11 @@ class RoadFeatures:
             _tokenizer_state(tokenizer),
         ]
         return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def share_of(text: str, processes: int) -> int:
+    """Which of some processes or machines, from 0, computes a text's features, whatever is in the cache already."""
+    return int.from_bytes(hashlib.blake2b(clean_text(text).encode(), digest_size=8).digest(), "big") % processes
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[str]:

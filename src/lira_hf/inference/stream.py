@@ -16,7 +16,7 @@ from .vectors import TextRow, VectorFolder, VectorsError
 from .workers import EmbedderPool
 
 
-__all__ = ["EmbedReport", "embed_rows", "encode_rows"]
+__all__ = ["EmbedReport", "embed_rows", "encode_rows", "source_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def embed_rows(
             f"model's, {embedder.fingerprint!r}; make the folder with VectorFolder.create(..., fingerprint="
             "embedder.fingerprint)"
         )
-    source, report = _source_name(embedder.candidates), EmbedReport()
+    source, report = source_name(embedder.candidates), EmbedReport()
     with tqdm(total=total, desc="embedding", unit="text", disable=not embedder.progress) as bar:
         for chunk in _chunks(rows, shard_rows):
             fresh = _fresh(embedder, chunk, folder, source, report, role)
@@ -167,7 +167,7 @@ def _sources(embedder: LiraEmbedder, rows: list[TextRow], source: str, role: str
     return [("" if row.language is None or row.language in own else source) + mark for row in rows]
 
 
-def _source_name(candidates: CandidateSource | None) -> str:
+def source_name(candidates: CandidateSource | None) -> str:
     """What a source is made of, in words that stay the same from one process to the next."""
     if candidates is None or (candidates.store is None and candidates.translator is None):
         return ""

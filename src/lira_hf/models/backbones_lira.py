@@ -232,18 +232,23 @@ def encode_tokens(
 
 
 @torch.no_grad()
-def backbone_fingerprint(model: PreTrainedModel) -> str | None:
+def backbone_fingerprint(model: PreTrainedModel, state: dict[str, torch.Tensor] | None = None) -> str | None:
     """
     Tells one backbone from another: a hash of every weight's name, shape and up to 4,096 evenly spaced values.
 
     Sampling keeps it to a fraction of a second for any size; fine-tuning, quantising or swapping a model changes
     it, LoRA beside its weights does not.
 
+    Args:
+        model (`PreTrainedModel`): The model.
+        state (`dict[str, torch.Tensor]`, *optional*): Its weights, where they are sharded and have been gathered.
+
     Returns:
         `str`, *optional*: 16 hexadecimal digits; `None` for a model some of whose weights are offloaded.
     """
     digest = hashlib.blake2b(digest_size=8)
-    weights = {name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items()}
+    state = model.state_dict() if state is None else state
+    weights = {name.replace(".base_layer.", "."): tensor for name, tensor in state.items()}
     for name, tensor in sorted(weights.items()):
         if name.startswith("pooler.") or ".lora_" in name:
             continue  # never used, and left out where a backbone is built or loaded; LoRA is no part of it

@@ -54,8 +54,9 @@ def describe_backbones(parts: dict[str, PreTrainedModel | None], revisions: dict
     }
 
 
-def slim_problem(model: PreTrainedModel) -> str | None:
-    """Why a slim checkpoint of `model` could not be loaded again; `None` where it could."""
+def slim_problem(model: PreTrainedModel, state: dict[str, torch.Tensor] | None = None) -> str | None:
+    """Why a slim checkpoint of `model` could not be loaded again; `None` where it could. `state`: its weights, where
+    they are sharded and were gathered."""
     info = model.config.backbone_info or {}
     for name, part in model.backbones().items():
         known = info.get(name)
@@ -65,7 +66,8 @@ def slim_problem(model: PreTrainedModel) -> str | None:
                 "instead of a live module"
             )
         # Quantised weights are not trained, and some kernels pack them anew when they are first used.
-        found = known.get("fingerprint") if is_quantized(part) else backbone_fingerprint(part)
+        weights = state and _weights_of(PARTS[name], state)
+        found = known.get("fingerprint") if is_quantized(part) else backbone_fingerprint(part, weights)
         if known.get("fingerprint") != found:
             return (
                 f"the weights of the backbone {name!r} have changed since {known['name']} was loaded (fingerprint "
@@ -137,6 +139,12 @@ def load_slim(cls: type, path: str | os.PathLike, config: LiraConfig, *args: Any
         model.generation_config = generation or _generation_config(path, hub) or model.generation_config
     _load_adapter(model, path, config, hub, adapter)
     return model.eval(), info
+
+
+def _weights_of(attribute: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    own = {name.removeprefix("lira."): value for name, value in state.items()}
+    prefix = f"{attribute}."
+    return {name.removeprefix(prefix): value for name, value in own.items() if name.startswith(prefix)}
 
 
 def _part_of(name: str) -> str:

@@ -1,5 +1,6 @@
 """Arca (paper): adaptor, embedding critic and actor, over pooled features of a text and its candidate translations."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -178,6 +179,8 @@ class LiraArca(nn.Module):
         self.actor = LiraActor(config)
         # Without g there is nothing to compare the candidates with.
         self.has_critic = not {"embedding_critic", "multilingual_encoder"}.intersection(config.without)
+        # In training by several processes: from the loss's arguments of one process's rows to those of all of them.
+        self.join_rows: Callable[..., tuple] | None = None
 
     def forward(
         self,
@@ -284,6 +287,8 @@ class LiraArca(nn.Module):
             reference (`torch.Tensor` of shape `(batch, d_h)`, *optional*): h's vector of each text's reference
                 translation, or of the English document that it should find; zero where there is none (ours).
         """
+        if self.join_rows is not None and output.source_embeds is not None:
+            output, anchor_scores, reference = self.join_rows(output, anchor_scores, reference)
         if output.source_embeds is None or output.anchor_embeds is None:
             # Zero, yet with a graph, so that a batch of one road alone doesn't stop a training run.
             return 0.0 * self.adaptor.fc1.bias.sum()

@@ -162,7 +162,7 @@ class LiraPreTrainedModel(PreTrainedModel):
                 whole.
         """
         slim = not (self.config.backbones_saved if save_backbones is None else save_backbones)
-        if slim and (problem := slim_problem(self)):
+        if slim and (problem := slim_problem(self, kwargs.get("state_dict"))):
             if save_backbones is not None:
                 raise ValueError(f"save_backbones=False: {problem}; or save with save_backbones=True")
             logger.warning("saving the whole model, since a slim checkpoint could not be loaded again: %s", problem)

@@ -44,6 +44,15 @@ class CrossFittedFeatures(RoadFeatures):
             return self.plain.fill(road, texts)
         return sum(part.fill(road, [texts[row] for row in rows]) for part, rows in self._parts(texts))
 
+    def fill_together(self, road: str, texts: Sequence[str]) -> int:
+        if road == "anchor":
+            return self.plain.fill_together(road, texts)
+        parts: dict[int, list[str]] = {}
+        for part, rows in self._parts(texts):
+            parts.setdefault(id(part), []).extend(texts[row] for row in rows)
+        # In the same order everywhere, also for a part that has nothing to do.
+        return sum(part.fill_together(road, parts.get(id(part), [])) for part in [self.plain, *self.folds])
+
     def get(self, road: str, texts: Sequence[str]) -> NDArray[np.floating]:
         if road == "anchor":
             return self.plain.get(road, texts)

@@ -6,6 +6,7 @@ from .calibration import GateCalibration, calibrate_gate
 from .checkpoints import last_checkpoint
 from .collator import LiraCollator
 from .dataset import ranking_rows, retrieval_rows
+from .feature_run import FeatureReport, fill_recipe_features
 from .generation import generation_rows, reference_slots
 from .generation_collator import GenerationCollator
 from .joining import load_model
@@ -20,6 +21,7 @@ from .trainer import LiraTrainer
 __all__ = [
     "RUN_FACTS_NAME",
     "DataArguments",
+    "FeatureReport",
     "GateCalibration",
     "GenerationCollator",
     "LiraCollator",
@@ -30,6 +32,7 @@ __all__ = [
     "TaskMixture",
     "calibrate_gate",
     "data_license",
+    "fill_recipe_features",
     "generation_rows",
     "heads_fingerprint",
     "last_checkpoint",

@@ -1,13 +1,16 @@
 """Rows of all processes, so that each ranks against the same documents and holds the same queue (ours)."""
 
+import dataclasses
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lira_hf.models.modeling_arca import LiraArcaOutput
 
-__all__ = ["RankRows", "rank_weights"]
+
+__all__ = ["RankRows", "join_arca_rows", "rank_weights"]
 
 
 class RankRows:
@@ -53,6 +56,55 @@ class RankRows:
     def others(self, parts: list[Tensor]) -> list[Tensor]:
         """The rows of all processes but this one, by process."""
         return [part for rank, part in enumerate(parts) if rank != self.rank]
+
+
+def join_arca_rows(
+    output: LiraArcaOutput, scores: Tensor | None, reference: Tensor | None
+) -> tuple[LiraArcaOutput, Tensor | None, Tensor | None]:
+    """
+    The arguments of Arca's loss for the rows of all processes, so that each text is told apart from all processes'
+    translations. Every process then has the loss of the whole batch, with the gradient that [`RankRows`] describes.
+
+    Args:
+        output ([`LiraArcaOutput`]): Of this process's rows, with texts; candidates may lack.
+        scores (`torch.Tensor` of shape `(batch, candidates, 3)`, *optional*): The judge's.
+        reference (`torch.Tensor` of shape `(batch, d_h)`, *optional*): In all processes or in none.
+
+    Returns:
+        `tuple`: the same of all rows, with the most candidates that any process has; of `output` what the loss reads.
+    """
+    source = output.source_embeds
+    if _world() == 1:
+        return output, scores, reference
+    own = 0 if output.anchor_embeds is None else output.anchor_embeds.shape[1]
+    # Candidates, width of h's vectors, whether there are scores: the most that any process has.
+    width = 0 if output.anchor_sentences is None else output.anchor_sentences.shape[-1]
+    most = torch.tensor([own, width, int(scores is not None)], device=source.device)
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    candidates, width, judged = (int(value) for value in most)
+    gather = RankRows(len(source), source.device)
+
+    def joined(rows: Tensor | None, *shape: int, like: Tensor = source) -> Tensor:
+        """Of all processes, padded to `shape`; zeros where this process has none."""
+        rows = like.new_zeros(len(source), 0, *shape[1:]) if rows is None else rows
+        if shape:
+            rows = torch.cat([rows, rows.new_zeros(len(rows), shape[0] - rows.shape[1], *rows.shape[2:])], dim=1)
+        if rows.dtype == torch.bool:
+            return torch.cat(gather(rows.to(torch.uint8))).bool()
+        return torch.cat(gather(rows))
+
+    found = dataclasses.replace(
+        output, source_embeds=joined(source), source_mask=joined(output.source_mask), anchor_embeds=None
+    )
+    reference = None if reference is None else joined(reference)
+    if not candidates:
+        return found, None, reference
+    found.anchor_embeds = joined(output.anchor_embeds, candidates, source.shape[-1])
+    found.candidate_mask = joined(output.candidate_mask, candidates, like=output.source_mask)
+    found.anchor_sentences = joined(output.anchor_sentences, candidates, width)
+    found.similarity = joined(output.similarity, candidates)
+    found.log_policy = joined(output.log_policy, candidates)
+    return found, joined(scores, candidates, 3) if judged else None, reference
 
 
 def rank_weights(counts: Tensor) -> Tensor:

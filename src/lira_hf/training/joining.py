@@ -4,15 +4,17 @@ import dataclasses
 import difflib
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from lira_hf.models import LiraConfig, LiraForCausalLM, LiraModel, LiraProcessor
+from lira_hf.models.backbones_lira import is_quantized
 from lira_hf.models.configuration_lira import prefix_slots
 
 from .arguments import ModelArguments
 
 
-__all__ = ["check_names", "load_model", "row_processor"]
+__all__ = ["check_names", "load_model", "place_model", "row_processor"]
 
 _OF_PROCESSOR = ("candidate_kinds", "query_prompt", "document_prompt")
 
@@ -44,6 +46,27 @@ def load_model(arguments: ModelArguments, causal: bool = False) -> tuple[LiraMod
     except StrictDataclassError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"got config={arguments.config}; expected values that LiraConfig takes; {reason}") from error
+
+
+def place_model(model: LiraModel | LiraForCausalLM, device: torch.device, whole: bool = True) -> None:
+    """
+    Moves a model to where it is trained before the trainer would, so that features are computed there too. One that
+    was spread over devices, or quantised, stays where it is.
+
+    Args:
+        model ([`LiraModel`] or [`LiraForCausalLM`]): The model.
+        device (`torch.device`): Where to.
+        whole (`bool`, *optional*, defaults to `True`): `False`: a base LM stays, and its heads, since it is sharded.
+    """
+    parts = model.backbones()
+    if any(getattr(part, "hf_device_map", None) or is_quantized(part) for part in parts.values()):
+        return
+    if whole or "base" not in parts:
+        model.to(device)
+        return
+    for name in ("encoder", "anchor"):
+        if name in parts:
+            parts[name].to(device)
 
 
 def row_processor(arguments: ModelArguments) -> LiraProcessor:

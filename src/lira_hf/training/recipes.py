@@ -25,9 +25,10 @@ from .calibration import calibrate_gate, has_entropy_gate
 from .checkpoints import one_run
 from .collator import LiraCollator
 from .generation_collator import GenerationCollator, ReferenceCollator
-from .joining import check_names, load_model, row_processor
+from .joining import check_names, load_model, place_model, row_processor
 from .lora import lira_lora_config
 from .run_facts import collect_run_facts, write_run_facts
+from .sharding import check_launch, fsdp_asked, gathered
 from .tasks import (
     DevEvaluator,
     TaskData,
@@ -247,6 +248,7 @@ def train_recipe(
     Returns:
         `tuple`: the trained model, its processor and the last metrics.
     """
+    check_launch()
     parts = recipe if isinstance(recipe, tuple) else read_recipe(recipe)
     with one_run(parts[2].output_dir, parts[2].process_index == 0):
         return _train(parts, evaluator, train_features, quiet, controls)
@@ -260,7 +262,7 @@ def _train(
     controls: DevEvaluator | None,
 ) -> tuple[LiraModel, LiraProcessor, dict[str, float]]:
     model_arguments, data, args = recipe
-    anchors, every = _anchor_languages(model_arguments), data.each()
+    anchors, every = anchor_languages(model_arguments), data.each()
     watched = evaluator is not None or args.eval_strategy != "no"
     # Ranking and generation are measured without an evaluator too.
     measured = {"retrieval": evaluator is not None, "ranking": watched, "generation": watched}
@@ -270,7 +272,8 @@ def _train(
     writer = row_processor(model_arguments) if causal else None
     tasks = [load_task(task, anchors, measured[task.task], writer, args.stage) for task in every]
     set_seed(args.seed)  # before the heads are made
-    model, processor = load_model(_with_kinds(model_arguments, tasks), causal)
+    model, processor = load_model(with_kinds(model_arguments, tasks), causal)
+    place_model(model, args.device, whole=not fsdp_asked())
     adapted = _add_lora(model, args)
     for task in tasks:
         task.processor = processor if causal else None
@@ -300,8 +303,9 @@ def _save(trainer: LiraTrainer, arguments: ModelArguments, tasks: list[TaskData]
     """Model and processor, and the facts of the run beside them."""
     model, args = trainer.model, trainer.args
     trainer.save_model(args.output_dir)
+    # In every process: of sharded weights each has a part.
+    runs = collect_run_facts(model, arguments, args, tasks, metrics, trainer.state.global_step)
     if trainer.is_world_process_zero():
-        runs = collect_run_facts(model, arguments, args, tasks, metrics, trainer.state.global_step)
         write_run_facts(args.output_dir, runs)
     model.config.name_or_path = args.output_dir  # where it lies now, with these facts
 
@@ -316,7 +320,8 @@ def _calibrate(model: LiraForCausalLM, trainer: LiraTrainer) -> None:
         )
         return
     size = trainer.args.per_device_eval_batch_size
-    calibrate_gate(model, DataLoader(trainer.eval_dataset, batch_size=size, collate_fn=trainer.data_collator))
+    with gathered(model):
+        calibrate_gate(model, DataLoader(trainer.eval_dataset, batch_size=size, collate_fn=trainer.data_collator))
 
 
 def _add_lora(model: LiraModel | LiraForCausalLM, args: LiraTrainingArguments) -> Any:
@@ -379,7 +384,7 @@ def _make_collator(
     return LiraCollator(features, documents=lasr, references=referred, processor=processor, generation=generation)
 
 
-def _anchor_languages(arguments: ModelArguments) -> list[str]:
+def anchor_languages(arguments: ModelArguments) -> list[str]:
     """Those of the model that will be loaded: what is in them is its own candidate."""
     if "anchor_languages" in arguments.config:
         return list(arguments.config["anchor_languages"])
@@ -388,7 +393,7 @@ def _anchor_languages(arguments: ModelArguments) -> list[str]:
     return list(LiraConfig().anchor_languages)
 
 
-def _with_kinds(arguments: ModelArguments, tasks: list[TaskData]) -> ModelArguments:
+def with_kinds(arguments: ModelArguments, tasks: list[TaskData]) -> ModelArguments:
     """A model that is joined anew tells apart the kinds of candidates that there are, unless it is told which."""
     if arguments.model is not None or "candidate_kinds" in arguments.config:
         return arguments

@@ -20,6 +20,7 @@ from lira_hf.models.backbones_lira import backbone_fingerprint
 from lira_hf.translation import CandidateStore
 
 from .arguments import LiraTrainingArguments, ModelArguments
+from .sharding import whole_state
 from .tasks import TaskData
 
 
@@ -103,7 +104,8 @@ def collect_run_facts(
 def heads_fingerprint(model: LiraPreTrainedModel) -> str:
     """What a run's facts belong to: a hash of the heads' weights, as [`backbone_fingerprint`] makes it."""
     heads = {name: part for name, part in model.base_model.named_children() if name in _HEADS}
-    return str(backbone_fingerprint(torch.nn.ModuleDict(heads)))
+    module = torch.nn.ModuleDict(heads)
+    return str(backbone_fingerprint(module, whole_state(module.state_dict())))
 
 
 def write_run_facts(folder: str | os.PathLike, runs: Sequence[Mapping[str, Any]]) -> Path:

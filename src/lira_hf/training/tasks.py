@@ -330,14 +330,21 @@ def pair_correlation(embedder: LiraEmbedder, pairs: Sequence[SimilarityPair]) ->
 
 def fill_features(features: RoadFeatures, tasks: Sequence[TaskData], processor: LiraProcessor | None = None) -> None:
     """
-    Everything that an epoch reads, longest first, before it starts: memory runs out at once or never.
+    Everything that an epoch reads, longest first, before it starts: memory runs out at once or never. Of several
+    processes each computes its share.
 
     Args:
         features ([`RoadFeatures`]): With a folder.
         tasks (`Sequence[TaskData]`): The tasks.
         processor ([`LiraProcessor`], *optional*): Of the model that is trained, where the features are another's.
     """
-    prompted = (processor or features.processor).add_prompt
+    for road, texts in needed_texts(tasks, processor or features.processor).items():
+        features.fill_together(road, texts)
+
+
+def needed_texts(tasks: Sequence[TaskData], processor: LiraProcessor) -> dict[str, list[str]]:
+    """The texts that training reads features of, with repeats: `"source"` of g, `"anchor"` of h."""
+    prompted = processor.add_prompt
     source: list[str] = []
     anchor: list[str] = []
     for rows in (task.rows for task in tasks):
@@ -357,8 +364,7 @@ def fill_features(features: RoadFeatures, tasks: Sequence[TaskData], processor: 
             for negative in (item for row in rows["negatives"] for item in row):
                 source += prompted([negative["text"]], "document")
                 anchor += negative["candidates"]
-    features.fill("source", source)
-    features.fill("anchor", anchor)
+    return {"source": source, "anchor": anchor}
 
 
 def _candidate_source(data: DataArguments) -> CandidateSource | None:

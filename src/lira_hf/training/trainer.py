@@ -15,10 +15,12 @@ from lira_hf.models import LiraForCausalLM, LiraModel, LiraModelOutput
 
 from .arguments import LiraTrainingArguments
 from .checkpoints import check_checkpoint, newest_sound, read_mark, write_mark
+from .gather import join_arca_rows
 from .generation_objective import GenerationObjective
 from .mixture import MixtureSampler, TaskMixture, task_kinds
 from .monitors import CollapseWarnings, EnglishGuard, choice_statistics, embedding_statistics
 from .objective import LasrObjective
+from .sharding import allow_fsdp_on_cpus, check_fsdp, shard_model, whole_state
 
 
 __all__ = ["LiraTrainer"]
@@ -86,6 +88,8 @@ class LiraTrainer(Trainer):
         lasr = args.stage == "lasr"
         model.freeze(arca=lasr and not args.train_arca, lasr=not lasr)
         super().__init__(model=model, args=args, **kwargs)
+        if self.is_fsdp_enabled:
+            check_fsdp(self.accelerator.state.fsdp_plugin, lora=bool(args.lora_rank))
         self.evaluator = evaluator
         self.loss_is_scaled_for_ga = False
         self.english_evaluator, self.baselines = english_evaluator, baselines
@@ -103,6 +107,7 @@ class LiraTrainer(Trainer):
             else:
                 self.objective = LasrObjective(args, model.config.projection_dim, tasks, args.device)
         self.mixture_sampler: MixtureSampler | None = None
+        self._sharded: list[list[nn.Parameter]] = []
         self._stats: dict[str, list[torch.Tensor]] = defaultdict(list)
         self._collapse = CollapseWarnings(args)
         self._embeddings: torch.Tensor | None = None
@@ -135,19 +140,39 @@ class LiraTrainer(Trainer):
         self.mixture_sampler = MixtureSampler(dataset, self._train_batch_size * self.args.world_size, seed)
         return self.mixture_sampler
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """As in `Trainer`; FSDP on CPUs too."""
+        allow_fsdp_on_cpus()
+        super().create_accelerator_and_postprocess()
+
     def create_optimizer(self, model: nn.Module | None = None):
-        """As in `Trainer`; the actor learns at `actor_learning_rate`, where there is one."""
+        """As in `Trainer`; the actor learns at `actor_learning_rate`, where there is one. Under FSDP the model is
+        sharded first."""
+        if self.is_fsdp_enabled:
+            shard_model(self.model, self.accelerator.state.fsdp_plugin, self.args.device.type)
         optimizer = super().create_optimizer(model)
+        self._split_actor(optimizer)
+        if self.is_fsdp_enabled:
+            self._sharded = [list(group["params"]) for group in optimizer.param_groups]
+        return optimizer
+
+    def _split_actor(self, optimizer: torch.optim.Optimizer) -> None:
         rate = self.args.actor_learning_rate
         if rate is None or any("actor" in group for group in optimizer.param_groups):
-            return optimizer
+            return
         actor = {id(weight) for weight in self.model.base_model.arca.actor.parameters()}
         for group in list(optimizer.param_groups):
             own = [weight for weight in group["params"] if id(weight) in actor]
             group["params"] = [weight for weight in group["params"] if id(weight) not in actor]
             if own:
                 optimizer.add_param_group({**group, "params": own, "lr": rate, "actor": True})
-        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """As in `Trainer`, which makes it when nothing else changes the optimizer."""
+        # Accelerate tells weights apart by their address, and all of which a process holds no part have none.
+        for group, weights in zip(self.optimizer.param_groups if self._sharded else (), self._sharded, strict=True):
+            group["params"] = weights
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
         """
@@ -189,7 +214,7 @@ class LiraTrainer(Trainer):
         """As in `Trainer`, without the Hub's token, which `training_args.bin` would hold in the clear."""
         token, self.args.hub_token = self.args.hub_token, None
         try:
-            super()._save(output_dir, state_dict)
+            super()._save(output_dir, state_dict if state_dict is None else whole_state(state_dict))
         finally:
             self.args.hub_token = token
 
@@ -201,7 +226,12 @@ class LiraTrainer(Trainer):
         num_items_in_batch: torch.Tensor | None = None,
     ):
         if self.args.stage == "arca":
-            output = model(**{k: v for k, v in inputs.items() if not k.startswith(_TARGETS)}, return_loss=True)
+            arca = self.model.base_model.arca
+            arca.join_rows = join_arca_rows if self.args.world_size > 1 else None
+            try:
+                output = model(**{k: v for k, v in inputs.items() if not k.startswith(_TARGETS)}, return_loss=True)
+            finally:
+                arca.join_rows = None
             loss = output.loss
         else:
             loss, output = self._lasr_loss(model, inputs)
