@@ -214,6 +214,15 @@ def test_parquet_text_that_is_no_utf8(tmp_path):
     assert "can't be read after row 0" in str(validate_path(tmp_path / "chat.parquet")[0])
 
 
+def test_parquet_columns_whose_names_are_no_utf8(tmp_path):
+    path = tmp_path / "sts.parquet"
+    pq.write_table(pa.table({"sentence1": ["a"], "sentence2": ["b"], "score": [1.0]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"sentence1", b"sent\xffnce1"))
+    assert len(validate_path(path)) == 1
+    with pytest.raises(DataError, match="can't be read after row 0"):
+        read_sts(path)
+
+
 def test_archive_members_that_lie(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.xpi", "w") as archive:
         archive.writestr("localization/en-US/x.ftl", "a = hello\n")

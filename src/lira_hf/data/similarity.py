@@ -238,7 +238,7 @@ def table_columns(path: str | os.PathLike[str]) -> list[str]:
 
         try:
             return list(pyarrow.parquet.read_schema(place).names)
-        except (OSError, pyarrow.ArrowException):
+        except (OSError, ValueError, pyarrow.ArrowException):  # ValueError: names that aren't UTF-8
             return []
     if suffix == ".jsonl":
         return next((list(record) for _, record in scan_table(place) if not isinstance(record, DataProblem)), [])
