@@ -2,7 +2,8 @@
 
 Random unit vectors, float32; the folder lies on the disk in shards of 8,192, as `lira embed` writes it, and has been
 read before, so that the page cache holds it. Plain faiss is `IndexFlatIP` over the same vectors in memory. What is
-found has to be the same. Writes benchmarks/results/search.json.
+found has to be the same. Times are the process's CPU time, which with one thread on an idle machine is the time that
+passes. Writes benchmarks/results/search.json.
 """
 
 import os
@@ -77,7 +78,7 @@ def measure(count: int, dim: int, queries: int, k: int, rounds: int) -> dict[str
             "index": lambda: index.search(asked, k),
             "folder": lambda: folder.search(asked, k),
         }
-        taken = take_turns(ways, rounds, time.perf_counter)
+        taken = take_turns(ways, rounds, time.process_time)
         truth = plain.search(asked, k)
         found = {"index": same(index.search(asked, k), *truth), "folder": same(folder.search(asked, k), *truth)}
     for name, one in found.items():
