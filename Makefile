@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test sweep conformance bench reasoning ablation docs style quality clean
+.PHONY: help venv quickstart test sweep conformance bench reasoning ablation soak fuzz docs style quality clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,13 @@ bench: venv  ## Benchmarks, about ten minutes, best on an idle machine; results 
 	$(BIN)/python benchmarks/bench_store.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_losses.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_generation.py
+
+soak: venv  ## Threads embed, search and generate on one model for 30 minutes; memory must stay flat
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/soak/run_soak.py --minutes 30 $(ARGS)
+
+fuzz: venv  ## The parsers under coverage-guided fuzzing; fetches atheris by pip (ARGS="po --seconds 60")
+	$(BIN)/python -m pip install --quiet atheris
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run_fuzz.py $(ARGS)
 
 reasoning: venv  ## Word problems in seven languages through an English LM: trained from nothing, measured, on 2 cores
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/number_words/reasoning.py $(ARGS)

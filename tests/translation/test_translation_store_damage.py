@@ -211,7 +211,7 @@ def test_a_full_disk_is_told_and_loses_nothing_stored(tmp_path):
 
 def test_the_clock_may_go_back(tmp_path, monkeypatch):
     now = [2_000_000_000.0]
-    monkeypatch.setattr("lira_hf.translation.store.time.time", lambda: now[0])
+    monkeypatch.setattr("lira_hf.translation.store_writing.time.time", lambda: now[0])
     with CandidateStore(tmp_path / "c.sqlite") as store:
         for moment, word in ((2e9, "old"), (1e9, "new"), (-5.0, "newest")):
             now[0] = moment

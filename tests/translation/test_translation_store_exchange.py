@@ -60,7 +60,7 @@ def contents(path):
 def clock(monkeypatch):
     """Every reading of the clock is a second later."""
     seconds = itertools.count(1_700_000_000)
-    monkeypatch.setattr("lira_hf.translation.store.time.time", lambda: next(seconds) + 0.5)
+    monkeypatch.setattr("lira_hf.translation.store_writing.time.time", lambda: next(seconds) + 0.5)
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def run_calibrate(
     from lira_hf.evaluation import calibrate_path_weights
     from lira_hf.inference import LiraEmbedder, RoadFeatures, make_source
     from lira_hf.models import LiraConfig
+    from lira_hf.models.saving_lira import renew_checksums
 
     from .checkpoint import load_checkpoint
 
@@ -81,6 +82,7 @@ def run_calibrate(
         config = LiraConfig.from_pretrained(folder)
         config.language_path_weights = model.config.language_path_weights
         config.save_pretrained(folder)
+        renew_checksums(folder)
     return found
 
 

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .base import batches
-from .store import CandidateStore, identity_id, text_ids
+from .store import CandidateStore
 from .store_exchange import file_sha256, store_rows, sum_path
 from .store_rows import RowProblem, checked_row
 from .store_schema import StoreError, id_batches, text_key, transaction
 from .store_sums import candidate_sum, score_sum, seal_answers, told
+from .store_writing import identity_id, text_ids
 
 
 __all__ = ["ImportReport", "check_import", "import_store", "merge_store"]
