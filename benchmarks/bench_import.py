@@ -21,6 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch  # noqa: E402
+import transformers  # noqa: E402
 from paired import milliseconds, options, parse, random_encoder, ratio, take_turns, write  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -92,6 +93,7 @@ def loading(rounds: int) -> dict[str, Any]:
 def main() -> None:
     arguments = parse(options("import", __doc__))
     torch.set_num_threads(1)
+    transformers.logging.disable_progress_bar()
     results = {"import": imports(arguments.rounds), "from_pretrained": loading(arguments.rounds)}
     write(arguments.output, {"import": TARGET}, results, rounds=arguments.rounds, threads=1)
     table = Table("", "lira_hf ms", "transformers ms", "relative", "met")
