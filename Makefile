@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test sweep conformance bench reasoning ablation soak fuzz docs style quality clean
+.PHONY: help venv quickstart test sweep conformance bench reasoning ablation soak fuzz crash audit docs style quality clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,14 +34,26 @@ sweep: venv  ## LiRA over every decoder-only LM that transformers knows (ARGS="l
 conformance: venv  ## Transformers' own tests, of the installed version, on LiRA's classes
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/conformance/run_conformance.py $(ARGS)
 
-bench: venv  ## Benchmarks, about ten minutes, best on an idle machine; results in benchmarks/results
+bench: venv  ## Benchmarks, about twenty minutes, best on an idle machine; docs/performance.md has what they find
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_features.py
 	$(BIN)/python benchmarks/bench_store.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_losses.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_generation.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_embedding.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_import.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_growth.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_peers.py
+	$(BIN)/python benchmarks/report.py
 
 soak: venv  ## Threads embed, search and generate on one model for 30 minutes; memory must stay flat
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/soak/run_soak.py --minutes 30 $(ARGS)
+
+crash: venv  ## SIGKILL at random moments of translating, judging, caching, training, embedding, saving
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/crash/run_crashes.py $(ARGS)
+
+audit: venv  ## Versions and licences of what is installed, and whether they fit together
+	$(BIN)/python tests/security/audit_dependencies.py $(ARGS)
 
 fuzz: venv  ## The parsers under coverage-guided fuzzing; fetches atheris by pip (ARGS="po --seconds 60")
 	$(BIN)/python -m pip install --quiet atheris
