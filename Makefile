@@ -63,7 +63,9 @@ reasoning: venv  ## Word problems in seven languages through an English LM: trai
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/number_words/reasoning.py $(ARGS)
 
 ablation: venv  ## What each part of LiRA is worth on the quickstart's data: ablations, controls, a report
-	HF_HUB_OFFLINE=1 $(BIN)/lira ablate --quickstart runs/quickstart-cldr --seeds 1 $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/lira ablate --quickstart runs/quickstart-cldr --seeds 1 --only "no translation critic" \
+		--only "no embedding critic" --only "no translation" --only "no multilingual encoder" \
+		--only "with a DocQueue of 1,024" --only MindMerger-style $(ARGS)
 
 docs: venv  ## The API reference and the list of symbols, from the docstrings
 	$(BIN)/python docs/api/generate.py
