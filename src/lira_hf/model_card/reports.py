@@ -79,8 +79,11 @@ class Measurement:
 
     @property
     def strongest(self) -> str | None:
-        """`str`, *optional*: the best of the other systems with an interval, which is the one to be held against."""
+        """`str`, *optional*: the best of the other systems with an interval, which is the one to be held against; not
+        ours again, asked or set otherwise."""
+        own = f"{self.ours}, "
         held = [name for name in self.gains if MEAN in self.gains[name]]
+        held = [name for name in held if not name.startswith(own) or "untrained" in name] or held
         return min(held, key=lambda name: self.gains[name][MEAN].difference, default=None)
 
     def table(self) -> str:

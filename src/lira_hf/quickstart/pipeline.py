@@ -329,7 +329,7 @@ class Quickstart:
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(self._stage(self.settings.seeds[0], f"lasr-queue-{queue_size}"), part)
         # What the Trainer needs to go on is of no use to who loads the model, and would be published with it.
-        for name in (".complete", "training_args.bin"):
+        for name in (".complete", ".run.lock", "training_args.bin"):
             (part / name).unlink(missing_ok=True)
         part.rename(self.model_folder)  # at once: it is there whole or not at all
 
