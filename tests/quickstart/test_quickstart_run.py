@@ -189,8 +189,5 @@ def test_a_killed_run_ends_as_one_that_was_not(report, tmp_path):
     assert found["twice"] == []
     assert found["changed"] == []
     assert found["kept"] > 0
-    assert found["report"]["chosen"] == report["chosen"]
-    assert found["report"]["sizes"] == report["sizes"]
-    # A kill cuts a batch of features in two, and an encoder's last bits depend on its batch: a rank may change.
-    for part in ("systems", "differences", "dev"):
-        assert list(_numbers(found["report"][part])) == pytest.approx(list(_numbers(report[part])), abs=0.03), part
+    for part in ("systems", "differences", "chosen", "dev", "sizes"):
+        assert found["report"][part] == report[part], part

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,17 @@ def read_cldr(languages: Iterable[str]) -> list[ParallelPair]:
     Raises:
         ValueError: for an unknown tag, or a language that Babel has no locale data of.
     """
-    english = _locale_texts("en")
-    root = _texts(_resolving("root"))
     pairs = []
-    for tag in dict.fromkeys(normalize_language(language) for language in languages):
-        for path, text in _locale_texts(tag).items():
-            source = english.get(path) or _default_city(path)
-            if source is None or text == root.get(path):
-                continue
-            if worth_keeping(text, source):
-                pairs.append(ParallelPair(tag, text, source, "cldr"))
+    with _fresh_locale_data():
+        english = _locale_texts("en")
+        root = _texts(_resolving("root"))
+        for tag in dict.fromkeys(normalize_language(language) for language in languages):
+            for path, text in _locale_texts(tag).items():
+                source = english.get(path) or _default_city(path)
+                if source is None or text == root.get(path):
+                    continue
+                if worth_keeping(text, source):
+                    pairs.append(ParallelPair(tag, text, source, "cldr"))
     return distinct(pairs)
 
 
@@ -97,6 +99,23 @@ def _locale_texts(tag: str) -> dict[tuple[Any, ...], str]:
             "`babel.localedata.locale_identifiers()`; leave it out here and bring its text as TSV or gettext."
         ) from error
     return _texts(_resolving(str(locale)))
+
+
+@contextmanager
+def _fresh_locale_data() -> Iterator[None]:
+    """
+    Babel's data as in a new process. Reading resolves aliases and writes what they stand for into Babel's cache, by
+    which later readings differ: 4,341 pairs of "vi" and "bn" for 4,340 where anybody had read units before (measured).
+    """
+    with getattr(localedata, "_cache_lock", nullcontext()):
+        cache: dict[str, Any] = getattr(localedata, "_cache", {})
+        held = dict(cache)
+        cache.clear()
+        try:
+            yield
+        finally:
+            cache.clear()
+            cache.update(held)
 
 
 def _resolving(name: str) -> Mapping[Any, Any]:
