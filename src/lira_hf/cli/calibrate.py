@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 
@@ -39,7 +40,7 @@ def calibrate(
     from .main import _BAD_INPUT, _fail, console
 
     try:
-        found = run_calibrate(model, data, split, (store, translator, critic, candidates), features, dry_run)
+        found = run_calibrate(model, data, split, (store, translator, critic, candidates), features, dry_run, console)
     except _BAD_INPUT as error:
         raise _fail(error) from error
     console.print(_table(found))
@@ -55,6 +56,7 @@ def run_calibrate(
     source_options: tuple[Path | None, Path | None, str | None, int],
     features: Path | None,
     dry_run: bool,
+    console: Console,
 ) -> "PathWeightCalibration":
     """Chooses each language's share and writes it into the checkpoint's configuration."""
     from lira_hf.data import read_beir
@@ -75,7 +77,8 @@ def run_calibrate(
             "share to choose; add one of the two"
         )
     model, processor = load_checkpoint(str(folder))
-    embedder = LiraEmbedder(model, processor, source, RoadFeatures(model, processor, features))
+    cache = RoadFeatures(model, processor, features)
+    embedder = LiraEmbedder(model, processor, source, cache, progress=console.is_terminal)
     found = calibrate_path_weights(embedder, dataset)
     if not dry_run:
         # The configuration alone: of a checkpoint with a base LM, what was loaded here is a part.
