@@ -26,7 +26,7 @@ from transformers import TrainerCallback  # noqa: E402
 
 from lira_hf import LiraModel, LiraProcessor, __version__  # noqa: E402
 from lira_hf.data import BeirDataset, Query, read_cldr  # noqa: E402
-from lira_hf.inference import RoadFeatures  # noqa: E402
+from lira_hf.inference import FoundCandidate, RoadFeatures  # noqa: E402
 from lira_hf.training import LiraCollator, LiraTrainer, LiraTrainingArguments, retrieval_rows  # noqa: E402
 
 
@@ -36,13 +36,18 @@ class GivenCandidates:
     def __init__(self, english: dict[str, str], count: int):
         self.english, self.pool, self.count = english, sorted(set(english.values())), count
 
-    def get(self, texts, languages):
-        found, scores = [], []
+    def find(self, texts, languages):
+        found = []
         for text in texts:
+            if text not in self.english:  # an English document: it is its own candidate
+                found.append([])
+                continue
             draw = random.Random(text)
-            found.append([self.english[text], *draw.sample(self.pool, self.count - 1)])
-            scores.append([(9.0, 8.0, 8.0), *[(draw.uniform(1, 6),) * 3 for _ in range(self.count - 1)]])
-        return found, scores
+            others = [
+                FoundCandidate(one, scores=(draw.uniform(1, 6),) * 3) for one in draw.sample(self.pool, self.count - 1)
+            ]
+            found.append([FoundCandidate(self.english[text], scores=(9.0, 8.0, 8.0)), *others])
+        return found
 
 
 class Watch(TrainerCallback):
