@@ -213,7 +213,7 @@ def _check_same(shares: list[tuple[VectorFolder, dict[str, Any]]]) -> None:
 
 
 def _check_ids(shares: list[tuple[VectorFolder, dict[str, Any]]]) -> None:
-    keys = np.sort(np.concatenate([folder._index()[0] for folder, _ in shares]))
+    keys = np.sort(np.concatenate([folder._index().keys for folder, _ in shares]))
     repeated = int((keys[1:] == keys[:-1]).sum())
     if repeated:
         raise VectorsError(

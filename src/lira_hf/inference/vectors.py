@@ -20,6 +20,7 @@ from lira_hf.data.files import replace_files
 from lira_hf.models.configuration_lira import LIRA_VERSION
 from lira_hf.translation import clean_text
 
+from .id_index import IdIndex
 from .precision import check_precision, quantize, stored_dtype, stored_width
 
 
@@ -223,7 +224,7 @@ class VectorFolder:
         self.shards = [before.get(number) or self._read_shard(number) for number in sorted(names)]
         # `offsets[i]` is the place of shard i's first vector; the last is their number.
         self.offsets = np.cumsum([0, *(shard["rows"] for shard in self.shards)], dtype=np.int64)
-        self._known: tuple[NDArray[np.uint64], NDArray[np.uint64]] | None = None
+        self._known: IdIndex | None = None
 
     def _read_shard(self, number: int) -> dict[str, Any]:
         shard = {**self._read_json(_name(number, "json"), "rows", "npy", "arrow"), "number": number, "verified": False}
@@ -291,15 +292,10 @@ class VectorFolder:
         Raises:
             VectorsError: The folder has an id with another text, language or candidates; the message names them.
         """
-        keys, digests = self._index()
-        asked = np.array([_hash(row.id) for row in rows], dtype=np.uint64)
-        places = np.searchsorted(keys, asked)
-        found = np.zeros(len(rows), dtype=bool)
-        inside = places < len(keys)
-        found[inside] = keys[places[inside]] == asked[inside]
+        found, digests = self._index().find(np.array([_hash(row.id) for row in rows], dtype=np.uint64))
         made_from = _digests(rows, sources)
         there = np.flatnonzero(found).tolist()
-        others = [f"{rows[n].id!r}" for n in there if digests[places[n]] != made_from[n]]
+        others = [f"{rows[n].id!r}" for n in there if digests[n] != made_from[n]]
         if others:
             raise VectorsError(
                 f"got {len(others)} ids that {self.folder} holds with another text, language or source of candidates: "
@@ -345,7 +341,7 @@ class VectorFolder:
         known = self._index()
         self.shards.append({**facts, "number": number, "verified": True})
         self.offsets = np.append(self.offsets, self.offsets[-1] + len(rows))
-        self._known = _merged(known, keys, digests)
+        known.add(keys, digests)
 
     def _check_vectors(self, rows: Sequence[TextRow], vectors: NDArray[np.float32]) -> None:
         if vectors.shape != (len(rows), self.dim):
@@ -362,18 +358,14 @@ class VectorFolder:
                 "length 1, or 0 for an empty text; divide by it, and check the model where it isn't finite"
             )
 
-    def _index(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Hashes of all ids, sorted, and what their vectors were made from: 16 bytes a row, and no strings."""
+    def _index(self) -> IdIndex:
         if self._known is None:
-            columns: dict[str, list[NDArray[np.uint64]]] = {"key": [], "digest": []}
+            index = IdIndex()
             for place in range(len(self.shards)):
                 table = self.table(place)
-                for name, parts in columns.items():
-                    # A copy, so that the file is let go: there may be more shards than a process may open.
-                    parts.append(np.array(table.column(name)))
-            empty = np.zeros(0, np.uint64)
-            keys, digests = (np.concatenate([empty, *parts]) for parts in columns.values())
-            self._known = _merged((empty, empty), keys, digests)
+                # Copies, so that the file is let go: there may be more shards than a process may open.
+                index.add(np.array(table.column("key")), np.array(table.column("digest")))
+            self._known = index
         return self._known
 
     def _check_same(self, wanted: dict[str, Any], model: str) -> None:
@@ -451,14 +443,6 @@ def _digests(rows: Sequence[TextRow], sources: Sequence[str] | None) -> NDArray[
             made_from = [[*row.candidates], scores]
         found[number] = _hash(json.dumps([row.text, row.language, made_from], ensure_ascii=False))
     return found
-
-
-def _merged(
-    known: tuple[NDArray[np.uint64], NDArray[np.uint64]], keys: NDArray[np.uint64], digests: NDArray[np.uint64]
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    keys, digests = np.concatenate([known[0], keys]), np.concatenate([known[1], digests])
-    order = np.argsort(keys, kind="stable")
-    return keys[order], digests[order]
 
 
 def _npy_bytes(stored: NDArray[Any]) -> Any:
