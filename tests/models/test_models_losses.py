@@ -211,6 +211,14 @@ def test_gradients_reach_arca_and_not_the_backbones(lira, token_rows):
     assert not model.encoder.training
     assert not model.anchor.training
     assert model.arca.training
+    # Asked again, as the Trainer does at each step: what was put in another mode meanwhile is put right.
+    model.arca.eval()
+    model.encoder.train()
+    model.train()
+    assert model.arca.training
+    assert not any(module.training for module in model.encoder.modules())
+    assert not any(module.training for module in model.eval().modules())
+    assert model.train().arca.training
     ids, anchor = torch.stack(token_rows(6, 6, 6, 6)), torch.stack(token_rows(*[5] * 8, seed=2)).view(4, 2, 5)
     torch.manual_seed(0)
     model(source_ids=ids, anchor_ids=anchor, return_loss=True).loss.backward()

@@ -32,6 +32,7 @@ __all__ = [
     "is_quantized",
     "load_base",
     "load_encoder",
+    "stays_still",
 ]
 
 _FINGERPRINT_SAMPLES = 4096
@@ -197,6 +198,20 @@ def _check_place(source: object) -> None:
             f"a backbone is a {type(source).__name__}; expected a model name, a folder or a "
             f"transformers PreTrainedModel{hint if hasattr(source, 'peft_config') else ''}"
         )
+
+
+def stays_still(part: PreTrainedModel, base: bool) -> bool:
+    """
+    Whether a backbone is in evaluation mode whatever the heads are in, as nothing in it is trained.
+
+    Args:
+        part (`PreTrainedModel`): The backbone.
+        base (`bool`): It is the base LM, which may have gradient checkpointing; that works in training mode alone. g
+            and h, when frozen, have no graph.
+    """
+    if any(weight.requires_grad for weight in part.parameters()):
+        return False
+    return not (base and any(getattr(module, "gradient_checkpointing", False) for module in part.modules()))
 
 
 def encode_tokens(

@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .backbones_lira import build_base, build_encoder, check_width, encode_tokens
+from .backbones_lira import build_base, build_encoder, check_width, encode_tokens, stays_still
 from .base_lira import last_states, run_base
 from .checkpoint_lira import PARTS
 from .configuration_lira import LiraConfig
@@ -234,15 +234,14 @@ class LiraModel(LiraPreTrainedModel):
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> "LiraModel":
-        super().train(mode)
-        for name in PARTS.values():
-            backbone = getattr(self, name)
-            if backbone is None or any(p.requires_grad for p in backbone.parameters()):
-                continue
-            # Gradient checkpointing works in training mode alone; g and h, when frozen, keep no graph to check.
-            checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in backbone.modules())
-            if not (checkpointing and backbone is self.language_model):
-                backbone.eval()
+        parts = [part for name in PARTS.values() if (part := getattr(self, name)) is not None]
+        still = {id(part) for part in parts if stays_still(part, part is self.language_model)}
+        if mode != self.training:
+            super().train(mode)
+        for child in self.children():
+            # The Trainer asks at each step: a walk over frozen backbones takes longer than heads do.
+            if id(child) not in still or child.training:
+                child.train(mode and id(child) not in still)
         return self
 
     def encode_source(self, source_ids: torch.Tensor, source_mask: torch.Tensor | None = None) -> torch.Tensor:
