@@ -11,6 +11,7 @@ from lira_hf.inference import (
     CandidateSource,
     LiraGenerator,
     QuestionRow,
+    RoadFeatures,
     answer_file,
     cut_at_stop,
     read_questions,
@@ -73,6 +74,25 @@ def test_answers_are_those_of_the_model_whatever_the_batch(parts, source):
     assert generator.generate(["ঢাকা"], "bn", [[]], **LIMIT) == [plain(parts, "ঢাকা", languages=["bn"])]
     given = generator.generate(["ঢাকা"], "bn", [["Dhaka"]], [[(9, 9, 9)]], **LIMIT)
     assert given == [plain(parts, "ঢাকা", languages=["bn"], candidates=[["Dhaka"]], scores=[[(9, 9, 9)]])]
+
+
+def test_features_of_a_cache_give_the_same_answers(parts, tmp_path):
+    scores = [[(3, 4, 5)], [], None, [(9, 9, 9)], None]
+    given = [["Dhaka"], [], None, [QUESTIONS[3]], None]
+    asked = (QUESTIONS, LANGUAGES, given, scores)
+    features = RoadFeatures(parts[0].base_model, parts[1], tmp_path, "float32", batch_size=2)
+    plain, cached = (LiraGenerator(*parts, chat=False, batch_size=2, features=one) for one in (None, features))
+    expected = plain.generate(*asked, **LIMIT)
+    assert cached.generate(*asked, **LIMIT) == expected
+    parts[0].base_model.encoder.forward = None  # all is read from the cache
+    try:
+        assert cached.generate(*asked, **LIMIT) == expected
+        with torch.no_grad():
+            logits = parts[0](**cached.prepare(["ঢাকা"], [None], [["Dhaka"]], None, ["the cat"])).logits
+    finally:
+        del parts[0].base_model.encoder.forward
+    again = parts[0](**plain.prepare(["ঢাকা"], [None], [["Dhaka"]], None, ["the cat"])).logits
+    torch.testing.assert_close(logits, again)
 
 
 def test_prompts_are_padded_on_the_left(parts):

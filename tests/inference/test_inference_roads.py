@@ -266,6 +266,32 @@ def test_vectors_do_not_depend_on_batch_size_or_order(embedder):
     np.testing.assert_allclose(embedder.encode(QUERIES[1], "ur"), expected[1], atol=2e-6)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_texts_of_like_length_go_together_by_tokens(tiny_backbones, tmp_path, cached):
+    model = LiraModel.from_backbones(tiny_backbones["anchor"], num_bins=2)
+    processor = LiraProcessor.from_backbones(tiny_backbones["anchor"], config=model.config)
+    texts = [text for number in range(4) for text in (f"{number}" + "x" * 90, f"red green {number} moon")]
+    lengths = processor.text_lengths(texts, "source")
+    assert lengths == [1, 4] * 4
+    widths, encode = [], model.encode_source
+    model.encode_source = lambda ids, mask: (widths.append((len(ids), ids.shape[1])), encode(ids, mask))[1]
+    features = RoadFeatures(model, processor, tmp_path if cached else None, "float32", batch_size=4)
+    embedder = LiraEmbedder(model, processor, features=features, batch_size=4)
+    if cached:
+        features.fill("source", texts)
+    else:
+        embedder.encode(texts, "vi")
+    assert widths == [(4, 4), (4, 1)]
+    assert processor.text_lengths(["red " * 5000, "", "  "], "anchor") == [32, 0, 0]  # the tokenizer's limit
+    np.testing.assert_allclose(embedder.encode(texts, "vi")[3], embedder.encode([texts[3]], "vi")[0], atol=2e-6)
+
+
+def test_a_tokenizer_in_python_is_not_asked_for_lengths(tiny_lira, monkeypatch):
+    _, processor = tiny_lira()
+    monkeypatch.setattr(type(processor.source_tokenizer), "is_fast", False)
+    assert processor.text_lengths(["red", "green house"], "source") == [3, 11]
+
+
 def test_vectors_are_those_of_the_processor_and_the_model(embedder):
     text, store = QUERIES[0], embedder.candidates.get(QUERIES[:1], ["vi"])
     assert len(store[0][0]) == 2

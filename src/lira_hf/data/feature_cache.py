@@ -234,6 +234,7 @@ class FeatureCache:
         compute: Callable[[list[str]], Any],
         batch_size: int = 32,
         progress: bool = False,
+        measure: Callable[[list[str]], Sequence[int]] | None = None,
     ) -> int:
         """
         Compute and write what is missing: distinct texts, longest first (so that memory runs out at once or never),
@@ -244,6 +245,7 @@ class FeatureCache:
             compute (`Callable[[list[str]], np.ndarray]`): texts to features `(n, rows, dim)`.
             batch_size (`int`, *optional*, defaults to 32): texts in one call of `compute`.
             progress (`bool`, *optional*, defaults to `False`): show a progress bar.
+            measure (`Callable[[list[str]], Sequence[int]]`, *optional*): how long texts are; in characters without.
 
         Returns:
             `int`: how many texts were computed.
@@ -254,7 +256,9 @@ class FeatureCache:
         if batch_size < 1:
             raise ValueError(f"got batch_size={batch_size!r}; expected at least 1; pass a positive number.")
         with self._writing():
-            todo = sorted(self.missing(texts), key=len, reverse=True)
+            missing = self.missing(texts)
+            lengths = list(map(len, missing)) if measure is None else measure(missing)
+            todo = [missing[place] for place in sorted(range(len(missing)), key=lengths.__getitem__, reverse=True)]
             with tqdm(total=len(todo), desc="features", unit="text", disable=not progress) as bar:
                 for start in range(0, len(todo), batch_size):
                     batch = todo[start : start + batch_size]

@@ -129,8 +129,7 @@ class LiraEmbedder:
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """Batch by batch, the places of its texts and their vectors."""
         self.processor.add_prompt([], role)  # a wrong role is told before candidates are looked for
-        # Texts of like length go together, so that little of a batch is padding.
-        order = sorted(range(len(texts)), key=lambda position: len(texts[position]), reverse=True)
+        order = self._order(texts)
         groups = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         batches = (self._batch(rows, texts, tags, candidates, scores, role) for rows in groups)
         if pool is None:
@@ -138,6 +137,14 @@ class LiraEmbedder:
         else:
             vectors = pool.map(batches, self.fingerprint)
         yield from zip(groups, vectors, strict=True)
+
+    def _order(self, texts: Sequence[str]) -> list[int]:
+        """Places of texts such that those of like length go together, and little of a batch is padding."""
+        if len(texts) <= self.batch_size:
+            return list(range(len(texts)))
+        cached = "source" in self.features.caches  # nothing is padded
+        lengths = [len(text) for text in texts] if cached else self.processor.text_lengths(texts, "source")
+        return sorted(range(len(texts)), key=lengths.__getitem__, reverse=True)
 
     def _batch(self, rows: list[int], texts, tags, candidates, scores, role) -> tuple[Any, ...]:
         """What `encode_batch` takes for the texts at some places."""
@@ -205,22 +212,11 @@ class LiraEmbedder:
     def encode_batch(self, texts, languages, candidates, scores, kinds=None, role=None) -> NDArray[np.float32]:
         """One batch with its candidates, their scores and kinds, in a role: `(texts, projection_dim)`."""
         device = self.model.device
-        english = [text for row in candidates for text in row]
-        found, found_english = self.features.get_both(self.processor.add_prompt(texts, role), english)
-        source = torch.from_numpy(found.astype(np.float32, copy=False)).to(device)
-        if anchors := pad_candidates(self.features, candidates, scores, found_english):
-            traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
-            anchors["anchor_traits"] = trait_tensor(traits, kinds, self.processor.candidate_kinds)
-        ids = torch.tensor(self.processor.language_ids(languages), device=device)
+        roads = road_tensors(self.features, self.processor, texts, languages, candidates, scores, kinds, role)
         prompt = {}
         if self.model.config.embedding_source == "language_model":
             prompt = {name: value.to(device) for name, value in self.processor.tokenize_prompts(texts).items()}
-        output = self.model(
-            **prompt,
-            source_features=source,
-            **{name: value.to(device) for name, value in anchors.items()},
-            language_ids=ids,
-        )
+        output = self.model(**prompt, **{name: value.to(device) for name, value in roads.items()})
         return output.pooler_output.float().cpu().numpy()
 
 
@@ -250,6 +246,40 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[str]:
         places = ("name_or_path", "is_local", "local_files_only", "processor_class", "backend")
         last = json.dumps([pair for pair in json.loads(last) if pair[0] not in places])
     return [*state, last]
+
+
+def road_tensors(
+    features: RoadFeatures,
+    processor: LiraProcessor,
+    texts: Sequence[str],
+    languages: Sequence[str | None],
+    candidates: Sequence[Sequence[str]],
+    scores: Sequence[Sequence[Sequence[float] | None]] | None,
+    kinds: Sequence[Sequence[str | None]] | None = None,
+    role: str | None = None,
+) -> dict[str, torch.Tensor]:
+    """
+    What the model reads of texts and their candidates, as features of both roads.
+
+    Args:
+        features ([`RoadFeatures`]): Where they come from.
+        processor ([`LiraProcessor`]): Of the model.
+        texts (`Sequence[str]`): The texts.
+        languages, candidates, scores, kinds: One of each per text, as in [`LiraProcessor`].
+        role (`str`, *optional*): `"query"` or `"document"`.
+
+    Returns:
+        `dict`: `source_features` `(texts, 1 + bins, d_g)`, `language_ids` `(texts,)`, and where any text has a
+        candidate `anchor_features`, `anchor_scores` as of [`pad_candidates`] and `anchor_traits`; on the CPU.
+    """
+    found, english = features.get_both(processor.add_prompt(texts, role), [one for row in candidates for one in row])
+    roads = pad_candidates(features, candidates, scores, english)
+    if roads:
+        traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
+        roads["anchor_traits"] = trait_tensor(traits, kinds, processor.candidate_kinds)
+    roads["source_features"] = torch.from_numpy(found.astype(np.float32, copy=False))
+    roads["language_ids"] = torch.tensor(processor.language_ids(languages))
+    return roads
 
 
 def pad_candidates(

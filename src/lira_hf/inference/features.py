@@ -4,7 +4,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,13 @@ class RoadFeatures:
             raise ValueError("this RoadFeatures has no folder; expected one to fill; pass folder=...")
         if not cache.missing(texts):
             return 0
-        return cache.fill(texts, lambda batch: self.compute(road, batch), self.batch_size, self.progress)
+        return cache.fill(
+            texts,
+            lambda batch: self.compute(road, batch),
+            self.batch_size,
+            self.progress,
+            lambda missing: self.processor.text_lengths(missing, road),
+        )
 
     def fill_together(self, road: str, texts: Sequence[str]) -> int:
         """
@@ -140,7 +146,7 @@ class RoadFeatures:
 
     def _add(self, road: str, texts: Sequence[str]) -> int:
         """Computes and caches what is missing. Others may write, too: the cache is locked only to be written to."""
-        todo = sorted(self.caches[road].missing(texts), key=len, reverse=True)
+        todo = self._by_length(road, self.caches[road].missing(texts))
         count = 0
         with tqdm(total=len(todo), desc=f"features ({road})", unit="text", disable=not self.progress) as bar:
             for start in range(0, len(todo), self.batch_size):
@@ -182,10 +188,19 @@ class RoadFeatures:
         found = self.get("source", [*source, *anchor])
         return found[: len(source)], found[len(source) :]
 
+    def _by_length(self, road: str, texts: Iterable[str]) -> list[str]:
+        """Longest first; as they come where all go into one batch."""
+        found = list(texts)
+        if len(found) <= self.batch_size:
+            return found
+        lengths = self.processor.text_lengths(found, road)
+        order = sorted(range(len(found)), key=lengths.__getitem__, reverse=True)
+        return [found[place] for place in order]
+
     @torch.no_grad()
     def compute(self, road: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """One pass of a backbone over each text; distinct texts once, by length, so that little is padding."""
-        distinct = sorted(dict.fromkeys(texts), key=len, reverse=True)
+        distinct = self._by_length(road, dict.fromkeys(texts))
         place = {text: number for number, text in enumerate(distinct)}
         features = np.empty((len(distinct), self.rows, self.dims[road]), dtype=np.float32)
         device = self.model.device

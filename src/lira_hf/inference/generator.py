@@ -16,6 +16,8 @@ from lira_hf.translation import clean_text
 
 from .candidates import CandidateSource, FoundCandidate
 from .embedder import _tokenizer_state as tokenizer_state
+from .embedder import road_tensors
+from .features import RoadFeatures
 
 
 __all__ = ["LiraGenerator", "Question", "cut_at_stop", "stop_options"]
@@ -89,6 +91,8 @@ class LiraGenerator:
         system (`str`, *optional*): Text of a system turn before each conversation that has none; needs `chat`.
         template (`dict`, *optional*): Options of the chat template, such as `{"enable_thinking": False}` of Qwen3's.
         batch_size (`int`, *optional*, defaults to 8): Questions in one pass.
+        features ([`RoadFeatures`], *optional*): Features of both roads from a cache, where the same questions are
+            asked more than once; of this model or another with its backbones.
         progress (`bool`, *optional*, defaults to `False`): Show a progress bar.
 
     Raises:
@@ -112,6 +116,7 @@ class LiraGenerator:
         system: str | None = None,
         template: dict[str, Any] | None = None,
         batch_size: int = 8,
+        features: RoadFeatures | None = None,
         progress: bool = False,
     ):
         if batch_size < 1:
@@ -134,6 +139,7 @@ class LiraGenerator:
         self.system = system
         self.template = dict(template or {})
         self.batch_size = batch_size
+        self.features = features
         self.progress = progress
 
     def generate(
@@ -244,8 +250,19 @@ class LiraGenerator:
             found = self.find_candidates(texts, languages, candidates, scores)
             # A text without a tag is a text of an unknown language, which is what the model was told in training.
             tags = list(languages) if any(languages) else None
-            batch = self.processor(list(texts), languages=tags, prompts=list(prompts), **found)
+            batch = self._read_roads(list(texts), tags, list(prompts), found)
         return {name: value.to(self.model.device) for name, value in batch.items()}
+
+    def _read_roads(
+        self, texts: list[str], tags: list[str | None] | None, prompts: list[str], found: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        if self.features is None:
+            return dict(self.processor(texts, languages=tags, prompts=prompts, **found))
+        told = [found.get(name) for name in ("candidates", "scores", "kinds")]
+        roads = road_tensors(self.features, self.processor, texts, tags or [None] * len(texts), *told)
+        if tags is None:
+            roads.pop("language_ids")
+        return self.processor.tokenize_prompts(texts, prompts) | roads
 
     def find_candidates(
         self,

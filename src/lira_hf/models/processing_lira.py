@@ -28,6 +28,7 @@ __all__ = ["LiraProcessor", "clean_text"]
 
 _DEFAULT_SLOTS = prefix_slots(LiraConfig.num_bins, LiraConfig.prefix_roads)
 _LONGEST_TEXT = 200_000  # characters; any backbone's window is far shorter, and tokenizers are linear or worse
+_SOME = 1024  # texts that are measured at once
 
 
 class LiraProcessor(LiraChatMixin):
@@ -349,12 +350,11 @@ class LiraProcessor(LiraChatMixin):
         Returns:
             `dict`: `<road>_ids` and `<road>_mask` of shape `(texts, tokens)`.
         """
-        tokenizer = self.source_tokenizer if road == "source" else self.anchor_tokenizer
+        tokenizer = self.road_tokenizer(road)
         common, text_kwargs = kwargs.get("common_kwargs") or {}, kwargs.get("text_kwargs") or {}
         given = {"padding": True, **common, **text_kwargs, **kwargs}
         options = {key: given[key] for key in ("padding", "padding_side") if key in given}
-        longest = self.max_text_length
-        limit = min(longest, tokenizer.model_max_length, given.get("max_length") or longest)
+        limit = min(self._most_tokens(road), given.get("max_length") or self.max_text_length)
         encoded = tokenizer(
             [clean_text(text[:_LONGEST_TEXT]) for text in texts],
             truncation=True,
@@ -365,6 +365,34 @@ class LiraProcessor(LiraChatMixin):
         ids, mask = encoded["input_ids"].long(), encoded["attention_mask"].long()
         blank = torch.tensor([not text[:_LONGEST_TEXT].strip() for text in texts])
         return {f"{road}_ids": ids, f"{road}_mask": mask.masked_fill(blank.unsqueeze(-1), 0)}
+
+    def road_tokenizer(self, road: str) -> PreTrainedTokenizerBase:
+        """g's tokenizer of the road `"source"`, or h's of `"anchor"`."""
+        return self.source_tokenizer if road == "source" else self.anchor_tokenizer
+
+    def text_lengths(self, texts: Sequence[str], road: str) -> list[int]:
+        """
+        How long texts are, to sort them by, so that batches of like length have little padding.
+
+        Args:
+            texts (`Sequence[str]`): The texts.
+            road (`str`): `"source"` (g's tokenizer) or `"anchor"` (h's).
+
+        Returns:
+            `list[int]`: Tokens of each, cut as in [`~LiraProcessor.tokenize_road`]; characters where the tokenizer is
+            written in Python, as tokenizing twice would cost more than padding.
+        """
+        tokenizer, limit = self.road_tokenizer(road), self._most_tokens(road)
+        if not tokenizer.is_fast:
+            return [len(text) for text in texts]
+        lengths: list[int] = []
+        for start in range(0, len(texts), _SOME):
+            some = [clean_text(text[:_LONGEST_TEXT]) for text in texts[start : start + _SOME]]
+            lengths += map(len, tokenizer(some, truncation=True, max_length=limit)["input_ids"])
+        return lengths
+
+    def _most_tokens(self, road: str) -> int:
+        return min(self.max_text_length, self.road_tokenizer(road).model_max_length)
 
 
 def _check_options(kwargs: dict[str, Any]) -> None:
