@@ -154,9 +154,10 @@ def _fill_features(places: Places, heads: HeadSettings) -> None:
     model = LiraModel.from_backbones(str(places.encoder), languages=languages, **heads.config)
     processor = LiraProcessor.from_backbones(str(places.encoder), config=model.config)
     features = RoadFeatures(model, processor, places.features)
-    items = read_items(places.data, "train")
-    features.fill("source", [item.text for item in items])
-    features.fill("anchor", [text for item in items for text in [item.reference, *item.drafts]])
+    for split in ("train", "dev", "test"):
+        items = read_items(places.data, split)
+        features.fill("source", [item.text for item in items])
+        features.fill("anchor", [text for item in items for text in [item.reference, *item.drafts]])
 
 
 def _controls(places: Places) -> dict[str, dict[str, list[bool]]]:

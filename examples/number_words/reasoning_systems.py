@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lira_hf import LiraForCausalLM, LiraProcessor
-from lira_hf.inference import LiraGenerator
+from lira_hf.inference import LiraGenerator, RoadFeatures
 from lira_hf.training import train_recipe
 from number_words.base_models import parse_equation, prompt_text
 from number_words.reasoning_data import CRITIC, Item
@@ -167,11 +167,13 @@ def run_system(
     model, processor = LiraForCausalLM.from_pretrained(folder), LiraProcessor.from_pretrained(folder)
     if not system.gate:
         model.lira.prefix_projector.config.prefix_gate = False
+    features = RoadFeatures(model.base_model, processor, places.features)
+    generator = LiraGenerator(model.eval(), processor, batch_size=256, features=features)
     found: dict[str, Any] = {}
     for split, items in asked.items():
-        answers = _ask(system, model.eval(), processor, items)
+        answers = _ask(system, generator, items)
         found[split] = [answer == item.answer for answer, item in zip(answers, items, strict=True)]
-    found["gates"] = _gates(system, model, processor, asked["dev"]) if "dev" in asked else {}
+    found["gates"] = _gates(system, generator, asked["dev"]) if "dev" in asked else {}
     found["seconds"] = round(time.process_time() - started, 1)
     kept.write_text(json.dumps(found), encoding="utf-8")
     return found
@@ -294,25 +296,23 @@ def _roads(system: System, items: Sequence[Item]) -> dict[str, Any]:
     }
 
 
-def _ask(system: System, model: LiraForCausalLM, processor: LiraProcessor, items: Sequence[Item]) -> list[int | None]:
-    generator = LiraGenerator(model, processor, batch_size=256)
-    prompts = [prompt_text(processor.prefix_token)] * len(items)
+def _ask(system: System, generator: LiraGenerator, items: Sequence[Item]) -> list[int | None]:
+    prompts = [prompt_text(generator.processor.prefix_token)] * len(items)
     texts = generator.generate(**_roads(system, items), prompts=prompts, max_new_tokens=_NEW_TOKENS, do_sample=False)
     return [parse_equation(text) for text in texts]
 
 
 @torch.no_grad()
-def _gates(
-    system: System, model: LiraForCausalLM, processor: LiraProcessor, items: Sequence[Item]
-) -> dict[str, float]:
+def _gates(system: System, generator: LiraGenerator, items: Sequence[Item]) -> dict[str, float]:
     """The multilingual road's mean share in each language; empty for a prefix without a gate."""
-    generator = LiraGenerator(model, processor)
+    if generator.model.config.prefix_roads != "merged":
+        return {}
     found: dict[str, float] = {}
     for language in dict.fromkeys(item.language for item in items):
         told = _roads(system, [item for item in items if item.language == language])
         texts = told.pop("questions")
-        prompts = [prompt_text(processor.prefix_token)] * len(texts)
-        gate = model(**generator.prepare(texts, **told, prompts=prompts), logits_to_keep=1).prefix_gate
+        prompts = [prompt_text(generator.processor.prefix_token)] * len(texts)
+        gate = generator.model(**generator.prepare(texts, **told, prompts=prompts), logits_to_keep=1).prefix_gate
         if gate is not None:
             found[language] = round(gate.mean().item(), 3)
     return found
