@@ -181,6 +181,14 @@ def test_rows_that_cannot_be_written_are_named(processor):
         generation_rows(CHATS[3:], None, processor)
 
 
+def test_the_warm_up_has_no_prompts(pair):
+    model, processor = pair
+    features, rows = RoadFeatures(model.lira, processor), list(generation_rows(CHATS, None, processor))
+    whole, warm = GenerationCollator(features)(rows), GenerationCollator(features, prompts=False)(rows)
+    assert whole.keys() - warm.keys() == {"input_ids", "attention_mask", "labels"}
+    assert all(torch.equal(warm[name], whole[name]) for name in warm)
+
+
 def test_long_rows_are_left_out_and_told(pair, caplog):
     model, processor = pair
     collator = GenerationCollator(RoadFeatures(model.lira, processor))

@@ -45,6 +45,7 @@ class GenerationCollator:
         features ([`RoadFeatures`]): Features of both roads; what is missing is computed.
         processor ([`LiraProcessor`], *optional*): Of the model that is trained, with a base LM, where the features are
             another's.
+        prompts (`bool`, *optional*, defaults to `True`): Give what the base LM reads; the warm-up has no use for it.
 
     Returns:
         `dict[str, torch.Tensor]`: On call, `input_ids`, `attention_mask` and `labels` `(batch, tokens)`: the prompt
@@ -56,9 +57,10 @@ class GenerationCollator:
         ValueError: For a processor without a base LM.
     """
 
-    def __init__(self, features: RoadFeatures, processor: LiraProcessor | None = None):
+    def __init__(self, features: RoadFeatures, processor: LiraProcessor | None = None, prompts: bool = True):
         self.features = features
         self.processor = processor or features.processor
+        self.prompts = prompts
         if not self.processor.prefix_length:
             raise ValueError(
                 "got a processor without a base LM's tokenizer; expected that of a generation checkpoint; give "
@@ -66,7 +68,7 @@ class GenerationCollator:
             )
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = self._tokens(rows)
+        batch = self._tokens(rows) if self.prompts else {}
         # Without a role, as generation is asked.
         batch |= side_tensors(self.features, self.processor, [side_of(row) for row in rows], None)
         references = [row.get("reference") or "" for row in rows]

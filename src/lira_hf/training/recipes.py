@@ -379,7 +379,9 @@ def _make_collator(
     generation = None
     if any(task.arguments.task == "generation" for task in tasks):
         generation = (
-            GenerationCollator(features, processor) if lasr else ReferenceCollator(features, processor, referred)
+            GenerationCollator(features, processor, prompts=args.generation_loss == "answer")
+            if lasr
+            else ReferenceCollator(features, processor, referred)
         )
     return LiraCollator(features, documents=lasr, references=referred, processor=processor, generation=generation)
 
