@@ -47,7 +47,7 @@ class DataSettings:
     after: int = 4500
     repeats: dict[str, int] = field(default_factory=dict)
     dev: int = 60
-    test: int = 150
+    test: int = 400
     candidates: int = 4
     rate_number: float = 0.35
     rate_operator: float = 0.15
