@@ -47,6 +47,11 @@ a = { $n ->
  }
     .title = x
 """
+TMX = """\
+<tmx version="1.4"><header/><body>
+<tu><tuv xml:lang="en"><seg>a <ph>%s</ph></seg></tuv><tuv lang="ur"><seg>&#x6cc; <hi>b</hi></seg></tuv></tu>
+</body></tmx>
+"""
 MESSAGES = '{"@metadata": {}, "a": "[[b|c]] {{PLURAL:$1|d|e}}",\n"f": {"message": "กข"}, "g": [1, null]}'
 CORPUS = '{"_id": "d", "title": "t", "text": "x", "language": "en"}\n'
 CHAT = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "language": "ur"}\n'
@@ -165,6 +170,7 @@ def parsers(folder: Path) -> dict[str, Parser]:
         "fluent-archive": (read(read_fluent, "a.xpi", "a.xpi"), [_archive()]),
         "json-messages": (read(read_json_messages, "i18n", "i18n/en.json", "i18n/th.json"), [MESSAGES.encode()]),
         "parallel-tsv": (valid("p.tsv"), ["language\ttext\tenglish\torigin\nur\tآ\tb\tc\n".encode()]),
+        "parallel-tmx": (valid("p.tmx"), [TMX.encode(), TMX.encode("utf-16")]),
         "beir": (beir, [CORPUS.encode() + b"\0" + query + b"\0" + relevance]),
         "chat-jsonl": (valid("c.jsonl"), [CHAT.encode(), b'{"prompt": "a", "completion": "b"}\n']),
         "scored-pairs-csv": (valid("s.csv"), [b'sentence1,sentence2,score\n"a,""b",c,1.5\n']),

@@ -7,6 +7,7 @@ import struct
 import tempfile
 import time
 from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ from lira_hf.data import (
     read_gettext,
     read_json_messages,
     read_sts,
+    read_tmx,
     read_tsv,
     tidy_text,
     validate_path,
@@ -49,6 +51,11 @@ msgid_plural "many _files"
 msgstr[0] "một tệp"
 msgstr[1] "nhiều %s tệp"
 """.encode()
+TMX = """\
+<tmx version="1.4"><header/><body>
+<tu><tuv xml:lang="en"><seg>a <ph>%s</ph></seg></tuv><tuv lang="ur"><seg>&#x6cc; <hi>b</hi></seg></tuv></tu>
+</body></tmx>
+"""
 FTL = """\
 a = { $n ->
     [one] one
@@ -83,6 +90,11 @@ def mo_file(count: int = 3) -> bytes:
             strings += pair[side] + b"\0"
     head = struct.pack("<7I", 0x950412DE, 0, len(pairs), 28, 28 + 8 * len(pairs), 0, 0)
     return head + table[0] + table[1] + strings
+
+
+def memory(text: str, english: str, tag: object) -> str:
+    units = f"<tuv xml:lang={quoteattr(str(tag))}><seg>{escape(text)}</seg></tuv>"
+    return f"<tmx><body><tu><tuv lang='en'><seg>{escape(english)}</seg></tuv>{units}</tu></body></tmx>"
 
 
 def put(path: Path, content: bytes | str) -> Path:
@@ -277,6 +289,22 @@ def test_tsv(folder, content):
         assert pair.text.strip()
         assert pair.english.strip()
     told(validate_path(folder / "pairs.tsv"))
+
+
+@tries(25)
+@given(
+    st.one_of(
+        mutated(TMX.encode()),
+        mutated(TMX.encode("utf-16")),
+        st.tuples(texts(), texts(), TAGS).map(lambda row: memory(*row)),
+    )
+)
+def test_tmx(folder, content):
+    for pair in read_or_told(read_tmx, put(folder / "memory.tmx", content)) or ():
+        for side in (pair.text, pair.english):
+            assert side == tidy_text(side)
+            side.encode()
+    told(validate_path(folder / "memory.tmx"))
 
 
 @tries(25)

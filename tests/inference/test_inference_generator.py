@@ -264,6 +264,22 @@ def test_a_killed_run_goes_on(parts, questions, tmp_path, monkeypatch):
     assert answer_file(again, questions, cut, "ur", **LIMIT).written == 0
 
 
+def test_a_second_run_into_the_same_file_is_refused(parts, questions, tmp_path, monkeypatch):
+    out, generator = tmp_path / "out.jsonl", LiraGenerator(*parts)
+    run, refused = generator._answers, []
+
+    def meanwhile(*given):
+        with pytest.raises(AnswersError, match=r"got .*out.jsonl while another run writes its answers there") as error:
+            answer_file(LiraGenerator(*parts), questions, out, "ur", **LIMIT)
+        refused.append(error)
+        return run(*given)
+
+    monkeypatch.setattr(generator, "_answers", meanwhile)
+    assert answer_file(generator, questions, out, "ur", **LIMIT).written == 4
+    assert refused
+    assert answer_file(LiraGenerator(*parts), questions, out, "ur", **LIMIT).skipped == 4
+
+
 def test_answers_of_another_run_are_refused(parts, questions, tmp_path):
     out = tmp_path / "out.jsonl"
     answer_file(LiraGenerator(*parts), questions, out, "ur", **LIMIT)

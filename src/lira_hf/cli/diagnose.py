@@ -21,11 +21,11 @@ def diagnose(
         Path,
         typer.Argument(
             help="Texts with English references: a BEIR folder whose relevant documents say what its queries say, or "
-            "a .tsv file with the columns language, text, english."
+            "a .tsv (language, text, english) or .tmx file."
         ),
     ],
     split: Annotated[str, typer.Option(help="Of a BEIR folder: name of the qrels.")] = "test",
-    calibration: Annotated[str | None, typer.Option(help="Another split (or .tsv) to fit constants on.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="Another split (or file) to fit constants on.")] = None,
     store: Annotated[Path | None, typer.Option(help="Candidate store.")] = None,
     translator: Annotated[
         Path | None, typer.Option(help="Folder of a saved translator, for what the store lacks.")

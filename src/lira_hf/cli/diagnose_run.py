@@ -47,7 +47,7 @@ class DiagnoseOptions:
 
     Args:
         split (`str`): Of a BEIR folder: the rows that are checked.
-        calibration (`str`, *optional*): Another split, or another .tsv file, to fit the constants on.
+        calibration (`str`, *optional*): Another split, or another file of parallel text, to fit the constants on.
         space (`str`): `"adapted"` or `"frozen"`.
         anchors (`int`): Most sentences of the bank.
         bank_file (`Path`, *optional*): Where they are drawn from.

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lira_hf.data import DataError, read_beir, read_gettext, read_tsv, validate_path
+from lira_hf.data import DataError, read_beir, read_gettext, read_parallel, validate_path
 from lira_hf.inference import TokenizerReport, estimate_run, inspect_tokenizer
 
 
@@ -19,7 +19,7 @@ _SAMPLE = 256
 
 
 def read_texts(path: Path, split: str) -> tuple[dict[str, list[str]], dict[str, list[str]] | None]:
-    """Texts by language of a BEIR folder, a TSV file of parallel text or catalogues, and their English if known."""
+    """Texts by language of a BEIR folder, a file of parallel text or catalogues, and their English if known."""
     if (path / "corpus.jsonl").is_file():
         data = read_beir(path, split, on_error="skip")
         texts: dict[str, list[str]] = {}
@@ -28,7 +28,8 @@ def read_texts(path: Path, split: str) -> tuple[dict[str, list[str]], dict[str, 
         for key, text in data.corpus.items():
             texts.setdefault(data.document_languages.get(key, "en"), []).append(text)
         return texts, None
-    pairs = read_tsv(path, on_error="skip") if path.suffix == ".tsv" else read_gettext(path, on_error="skip")
+    one_file = path.suffix.lower() in (".tsv", ".tmx")
+    pairs = read_parallel(path, on_error="skip") if one_file else read_gettext(path, on_error="skip")
     texts, english = {}, {}
     for pair in pairs:
         texts.setdefault(pair.language, []).append(pair.text)

@@ -393,7 +393,9 @@ def validate(
 
 @app.command()
 def inspect(
-    data: Annotated[Path, typer.Argument(help="A BEIR folder, a .tsv file of parallel text, or gettext catalogues.")],
+    data: Annotated[
+        Path, typer.Argument(help="A BEIR folder, a .tsv or .tmx file of parallel text, or gettext catalogues.")
+    ],
     encoder: Annotated[str, typer.Option(help="The multilingual encoder: name or folder.")],
     anchor: Annotated[str | None, typer.Option(help="The English encoder.")] = None,
     base: Annotated[str | None, typer.Option(help="The base LM; its tokenizer alone is looked at.")] = None,

@@ -58,8 +58,8 @@ def robustness(
     pairs: Annotated[
         Path | None,
         typer.Option(
-            help="Parallel text (.tsv: language, text, english) to learn code-mixing's words from; by default the "
-            "translator's, else the texts' first candidates."
+            help="Parallel text (.tmx, or .tsv: language, text, english) to learn code-mixing's words from; by "
+            "default the translator's, else the texts' first candidates."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lira_hf.data import normalize_language, read_tsv
+from lira_hf.data import normalize_language, read_parallel
 from lira_hf.evaluation.robustness import (
     NOISES,
     NoiseCurves,
@@ -192,7 +192,7 @@ class _Run:
         """The noise curves, with what the noises need."""
         options, own = self.options, self.systems.anchor_languages
         if options.pairs is not None:
-            rows = [(pair.language, pair.text, pair.english) for pair in read_tsv(options.pairs)]
+            rows = [(pair.language, pair.text, pair.english) for pair in read_parallel(options.pairs)]
             lexicon, words = Lexicon.fit(rows), str(options.pairs)
         else:
             lexicon, words = word_lexicon(self.translator, self.task.texts, own)

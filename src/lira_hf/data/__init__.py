@@ -11,10 +11,20 @@ from .feature_cache import CacheError, FeatureCache
 from .fluent_messages import read_fluent
 from .json_messages import read_json_messages
 from .languages import language_name, likely_script, normalize_language
-from .parallel import ParallelPair, installed_catalogs, read_cldr, read_gettext, read_tsv, tidy_text, write_tsv
+from .parallel import (
+    ParallelPair,
+    installed_catalogs,
+    read_cldr,
+    read_gettext,
+    read_parallel,
+    read_tsv,
+    tidy_text,
+    write_tsv,
+)
 from .problems import DataError, DataProblem
 from .similarity import SimilarityPair, read_sts, write_sts
 from .splits import remove_near_duplicates, split_by_origin, split_parallel
+from .tmx import read_tmx
 from .validation import validate_path
 
 
@@ -49,7 +59,9 @@ __all__ = [
     "read_gettext",
     "read_json_messages",
     "read_mgsm",
+    "read_parallel",
     "read_sts",
+    "read_tmx",
     "read_tsv",
     "read_xcsqa",
     "remove_near_duplicates",

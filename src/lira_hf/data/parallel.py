@@ -1,4 +1,4 @@
-"""Parallel text: sentences of a language beside their English, from CLDR, gettext catalogues and TSV files."""
+"""Parallel text: sentences of a language beside their English, from CLDR, gettext catalogues, TSV and TMX files."""
 
 import os
 import re
@@ -14,9 +14,19 @@ from .files import broken_bytes, read_lines, replace_files
 from .languages import likely_script, normalize_language
 from .pairs import ParallelPair, distinct, tidy_text, worth_keeping
 from .problems import DataError, DataProblem, OnError, repeated_columns, settle_problems, shorten
+from .tmx import scan_tmx
 
 
-__all__ = ["ParallelPair", "installed_catalogs", "read_cldr", "read_gettext", "read_tsv", "tidy_text", "write_tsv"]
+__all__ = [
+    "ParallelPair",
+    "installed_catalogs",
+    "read_cldr",
+    "read_gettext",
+    "read_parallel",
+    "read_tsv",
+    "tidy_text",
+    "write_tsv",
+]
 
 _TSV_COLUMNS = ("language", "text", "english")
 _SEPARATORS = " ,;،、"
@@ -144,6 +154,31 @@ def _walk(node: Any, pattern: tuple[str | None, ...], path: tuple[Any, ...]) -> 
     for key in list(node) if pattern[0] is None else [pattern[0]]:
         if key in node:
             yield from _walk(node[key], pattern[1:], (*path, key))
+
+
+def read_parallel(path: str | os.PathLike[str], on_error: OnError = "raise") -> list[ParallelPair]:
+    """
+    Read a file of parallel text: a translation memory if it is named `.tmx`, see [`read_tmx`], else as [`read_tsv`].
+
+    Args:
+        path (`str` or `os.PathLike`): the file.
+        on_error (`str`, *optional*, defaults to `"raise"`): `"raise"` or `"skip"`, see [`settle_problems`].
+
+    Returns:
+        `list[ParallelPair]`: the good rows.
+
+    Raises:
+        DataError: with every problem of the file.
+        FileNotFoundError: if there is no such file.
+    """
+    pairs, problems = scan_parallel(path)
+    settle_problems(problems, on_error)
+    return pairs
+
+
+def scan_parallel(path: str | os.PathLike[str]) -> tuple[list[ParallelPair], list[DataProblem]]:
+    """Good rows and problems of a file of parallel text; see [`read_parallel`]."""
+    return scan_tmx(path) if Path(path).suffix.lower() == ".tmx" else scan_tsv(path)
 
 
 def read_tsv(path: str | os.PathLike[str], on_error: OnError = "raise") -> list[ParallelPair]:

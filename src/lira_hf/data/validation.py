@@ -11,7 +11,7 @@ from .beir import scan_beir
 from .catalogs import scan_catalogs
 from .chat import chat_form, chat_rows
 from .feature_cache import scan_cache
-from .parallel import scan_tsv
+from .parallel import scan_parallel
 from .problems import DataProblem, shorten
 from .similarity import TABLE_SUFFIXES, scan_sts, table_columns
 
@@ -20,7 +20,7 @@ __all__ = ["DATA_KINDS", "DataCheck", "check_data", "guess_kind", "validate_path
 
 DATA_KINDS = {
     "beir": "a BEIR folder",
-    "parallel": "a .tsv file of parallel text",
+    "parallel": "a .tsv or .tmx file of parallel text",
     "gettext": "gettext catalogues (.po, .mo, or a folder of them)",
     "sts": "a table of scored pairs of texts (.tsv, .csv, .jsonl, .parquet)",
     "chat": "a file of conversations, or of prompts and completions (.jsonl, .parquet, .csv, .tsv)",
@@ -106,6 +106,8 @@ def guess_kind(path: str | os.PathLike[str]) -> str | None:
         return "beir"
     if suffix in (".po", ".mo"):
         return "gettext"
+    if suffix == ".tmx":
+        return "parallel"
     if place.name == "index.sqlite" and (place.parent / "features.bin").is_file():
         return "features"
     if suffix not in TABLE_SUFFIXES:
@@ -136,7 +138,7 @@ def check_data(path: str | os.PathLike[str], kind: str) -> DataCheck:
     """
     checks: dict[str, Callable[[Path], DataCheck]] = {
         "beir": _check_beir,
-        "parallel": lambda place: _of_pairs("parallel", *scan_tsv(place)),
+        "parallel": lambda place: _of_pairs("parallel", *scan_parallel(place)),
         "gettext": lambda place: _of_pairs("gettext", *scan_catalogs(place)),
         "sts": _check_sts,
         "chat": _check_chat,

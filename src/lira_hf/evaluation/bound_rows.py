@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lira_hf.data import read_beir, read_documents, read_tsv
+from lira_hf.data import read_beir, read_documents, read_parallel
 
 from .retrieval import UNKNOWN_LANGUAGE
 
@@ -61,16 +61,16 @@ def read_bound_rows(
     seed: int = 0,
 ) -> BoundRows:
     """
-    Rows of a BEIR folder, whose relevant documents are the references, or of a TSV file of parallel text.
+    Rows of a BEIR folder, whose relevant documents are the references, or of a .tsv or .tmx file of parallel text.
 
     Half of the rows are for calibration, drawn by their reference, so that no English is on both sides; or all rows
     of a split are.
 
     Args:
-        path (`str` or `os.PathLike`): A BEIR folder, or a file with the columns language, text, english.
+        path (`str` or `os.PathLike`): A BEIR folder, or a `.tsv` or `.tmx` file of parallel text.
         anchor_languages (`Sequence[str]`): Tags of what h reads as it is; texts in them are left out.
         split (`str`, *optional*, defaults to `"test"`): Of a BEIR folder: the rows to check (and to fit on).
-        calibration (`str`, *optional*): Of a BEIR folder: another split, or for a TSV file another file, to fit on.
+        calibration (`str`, *optional*): Of a BEIR folder: another split, or for a file another file, to fit on.
         seed (`int`, *optional*, defaults to 0): Of the halves.
 
     Raises:
@@ -84,14 +84,14 @@ def read_bound_rows(
         held, more = (None, []) if calibration is None else _beir(place, calibration, anchor_languages, left_out)
         roles: tuple[str | None, str | None] = ("query", "document")
     else:
-        found, english = _tsv(place, anchor_languages, left_out)
-        held, more = (None, []) if calibration is None else _tsv(Path(calibration), anchor_languages, left_out)
+        found, english = _pairs(place, anchor_languages, left_out)
+        held, more = (None, []) if calibration is None else _pairs(Path(calibration), anchor_languages, left_out)
         roles = (None, None)
     if not found:
         why = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()) or "no row at all"
         raise ValueError(
             f"got {os.fspath(path)!r} without a text that has an English reference ({why}); expected queries with a "
-            "relevant English document, or a .tsv file with the columns language, text, english; name such data"
+            "relevant English document, or a .tsv (columns language, text, english) or .tmx file; name such data"
         )
     if held is None:
         rows = [BoundRow(*row, calibration=_half(row[2], seed)) for row in found]
@@ -125,8 +125,8 @@ def _beir(folder: Path, split: str, own: Sequence[str], left_out: Counter[str]) 
     return rows, list(english.values())
 
 
-def _tsv(path: Path, own: Sequence[str], left_out: Counter[str]) -> tuple[list[_Found], list[str]]:
-    pairs = read_tsv(path)
+def _pairs(path: Path, own: Sequence[str], left_out: Counter[str]) -> tuple[list[_Found], list[str]]:
+    pairs = read_parallel(path)
     rows = [(pair.text, pair.language, pair.english) for pair in pairs if pair.language not in own]
     left_out["in an anchor language"] += len(pairs) - len(rows)
     return rows, [pair.english for pair in pairs]

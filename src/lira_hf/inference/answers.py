@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
 from jinja2 import TemplateError
 from tqdm.auto import tqdm
 
@@ -136,18 +138,51 @@ def answer_file(
         [`AnswerReport`]: What became of the rows; bad ones are left out and told.
 
     Raises:
-        AnswersError: The answers are another model's, of other options or candidates, or no such file.
+        AnswersError: The answers are another model's, of other options or candidates, or no such file; or another run
+            writes them.
         FileNotFoundError: Where there are no questions.
     """
     target, report = Path(output), AnswerReport()
     found = read_questions(source, default_language)
     run = _run(generator, options)
-    done = _done(target, run)
-    rows = _fresh(found, done, report, generator, os.fspath(source))
     with (
+        _one_writer(target),
         tqdm(desc="answering", unit="question", disable=not generator.progress) as bar,
-        open(target, "a", encoding="utf-8") as file,
     ):
+        rows = _fresh(found, _done(target, run), report, generator, os.fspath(source))
+        _write(target, rows, run, generator, options, report, bar)
+        _put_in_order(target)
+    return report
+
+
+@contextmanager
+def _one_writer(target: Path) -> Iterator[None]:
+    # Beside the answers, which are replaced when they are put in order. It stays: to delete a lock is no safe thing.
+    lock = FileLock(target.with_name(f".{target.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise AnswersError(
+            f"got {target} while another run writes its answers there; expected one run a file; wait for it to end, "
+            "or name another file"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(
+    target: Path,
+    rows: Iterator[QuestionRow],
+    run: str,
+    generator: LiraGenerator,
+    options: dict[str, Any],
+    report: AnswerReport,
+    bar: tqdm,
+) -> None:
+    """Appends the answers to rows, batch by batch."""
+    with open(target, "a", encoding="utf-8") as file:
         while chunk := list(islice(rows, _BATCHES * generator.batch_size)):
             for places, answers in _ask(generator, chunk, options):
                 file.writelines(_line(chunk[p], answer, run) for p, answer in zip(places, answers, strict=True))
@@ -155,8 +190,6 @@ def answer_file(
                 os.fsync(file.fileno())
                 report.written += len(places)
                 bar.update(len(places))
-    _put_in_order(target)
-    return report
 
 
 def _ask(

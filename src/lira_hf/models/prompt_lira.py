@@ -41,7 +41,11 @@ def clean_text(text: str) -> str:
     Returns:
         `str`: The same string where it was valid Unicode.
     """
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load_tokenizer(source: str | PreTrainedTokenizerBase, **kwargs: Any) -> PreTrainedTokenizerBase:

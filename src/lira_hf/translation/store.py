@@ -234,19 +234,19 @@ class CandidateStore:
                 if text not in row and (limit is None or len(row) < limit):
                     row[text] = self._candidate(language, record, judge)
         for (key, who, answer), whole in answers.items():
-            check_sum(self.path, answer, answer_sum(language, key, who, whole), f"an answer in '{language}'")
+            check_sum(self.path, answer, answer_sum(language, key, who, whole), lambda: f"an answer in '{language}'")
         return [list(found.get(text_key(clean_text(text)), {}).values()) for text in texts]
 
     def _candidate(self, language: str, record: tuple[Any, ...], judge: int | None) -> StoredCandidate:
         """A candidate from a row of `get`; it and its scores are what was stored, or an error."""
         key, who, _, checksum, judged_sum, text, rank, option, kind, maker, score, *judged = record
-        check_text(self.path, text, option, f"the candidate in '{language}'")
+        check_text(self.path, text, option, lambda: f"the candidate in '{language}'")
         expected = candidate_sum(language, key, who, rank, option, kind, maker, score)
-        check_sum(self.path, checksum, expected, f"the candidate {text!r:.60} in '{language}'")
+        check_sum(self.path, checksum, expected, lambda: f"the candidate {text!r:.60} in '{language}'")
         if judged[0] is None or judge is None:
             return StoredCandidate(text, kind, maker, rank, score)
-        what = f"the scores {judged} of {text!r:.60} in '{language}'"
-        check_sum(self.path, judged_sum, score_sum(language, key, option, judge, *judged), what)
+        expected = score_sum(language, key, option, judge, *judged)
+        check_sum(self.path, judged_sum, expected, lambda: f"the scores {judged} of {text!r:.60} in '{language}'")
         return StoredCandidate(text, kind, maker, rank, score, Score(*judged))
 
     @told

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -199,19 +200,19 @@ class _AnswerCheck:
         if self._answer[:1] != (number,):
             self.end()
             self._answer, self._sums = (number, language, text, source, asked), []
-            check_text(self.path, text, source, f"the text in '{language}'")
+            check_text(self.path, text, source, lambda: f"the text in '{language}'")
         if candidate is not None:
             self._sums.append(checksum)
-            check_text(self.path, candidate, key, f"the candidate in '{language}'")
+            check_text(self.path, candidate, key, lambda: f"the candidate in '{language}'")
             expected = candidate_sum(language, source, self.translator, rank, key, kind, maker, score)
-            check_sum(self.path, checksum, expected, f"the candidate {candidate!r:.60} in '{language}'")
+            check_sum(self.path, checksum, expected, lambda: f"the candidate {candidate!r:.60} in '{language}'")
 
     def end(self) -> None:
         """The last answer is over."""
         if self._answer:
             _, language, text, source, asked = self._answer
             expected = answer_sum(language, source, self.translator, self._sums)
-            check_sum(self.path, asked, expected, f"the answer to {text!r:.60} in '{language}'")
+            check_sum(self.path, asked, expected, lambda: f"the answer to {text!r:.60} in '{language}'")
 
 
 def _scores(
@@ -225,7 +226,7 @@ def _scores(
             f"FROM scores WHERE text_id IN ({marks}) ORDER BY critic_id"
         )
         for text, key, critic, *values, checksum in snapshot._connection.execute(query, batch):
-            what = f"the scores {values[:3]} in '{texts[text][0]}'"
+            what = partial("the scores {} in '{}'".format, values[:3], texts[text][0])
             check_sum(snapshot.path, checksum, score_sum(*texts[text], key, critic, *values[:3]), what)
             row = dict(zip(("semantic", "emotional", "pragmatic", "created"), values, strict=True))
             row |= dict(zip(("critic", "fingerprint", "meta"), critics[critic], strict=True))

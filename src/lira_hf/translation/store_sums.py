@@ -70,16 +70,16 @@ def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else repr(value).encode()
 
 
-def check_text(path: Path, text: str, key: bytes, what: str) -> None:
+def check_text(path: Path, text: str, key: bytes, what: Callable[[], str]) -> None:
     """
     Raises:
         `StoreError`: a text that isn't the one of its key.
     """
     if not isinstance(text, str) or text_key(text) != key:
-        raise damaged(path, f"{what} {text!r:.60}, which isn't the text of its key")
+        raise damaged(path, f"{what()} {text!r:.60}, which isn't the text of its key")
 
 
-def check_sum(path: Path, found: int | None, expected: int, what: str) -> None:
+def check_sum(path: Path, found: int | None, expected: int, what: Callable[[], str]) -> None:
     """
     Rows from before the schema had checksums have none, and pass.
 
@@ -87,7 +87,7 @@ def check_sum(path: Path, found: int | None, expected: int, what: str) -> None:
         `StoreError`: a row that isn't as it was written.
     """
     if found is not None and found != expected:
-        raise damaged(path, f"{what}, which isn't as it was written (its CRC-32 differs)")
+        raise damaged(path, f"{what()}, which isn't as it was written (its CRC-32 differs)")
 
 
 def damaged(path: Path, what: str) -> StoreError:
