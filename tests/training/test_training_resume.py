@@ -26,6 +26,13 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
+class StepCount(TrainerCallback):
+    steps = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps += 1
+
+
 def _same(one: dict, other: dict) -> None:
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
@@ -53,6 +60,27 @@ def test_a_resumed_run_is_bit_equal(make_trainer, state, tmp_path, stage, extra)
         assert len(whole.queue.entries().embeddings) == 20
         load_queue_state(tmp_path / "killed" / "checkpoint-8", {"documents": whole.queue})
         assert not torch.equal(whole.queue.state_dict()["embeddings"], resumed.queue.state_dict()["embeddings"])
+
+
+@pytest.mark.parametrize("steps", [8, 11])
+def test_a_run_that_was_killed_behind_its_last_step_takes_no_other(make_trainer, state, tmp_path, steps):
+    options = {"steps": steps, "save_strategy": "steps", "save_steps": 4, "lr_scheduler_type": "constant"}
+    whole = make_trainer(**options)
+    whole.train()
+    last = Path(last_checkpoint(tmp_path / "run"))
+    assert last.name == f"checkpoint-{steps}"
+    before = {path.name: path.read_bytes() for path in last.iterdir()}
+    again = make_trainer(**options)
+    count = StepCount()
+    again.add_callback(count)
+    again.train(resume_from_checkpoint=True)
+    assert (count.steps, again.state.global_step) == (0, steps)
+    _same(state(again), state(whole))
+    assert {path.name: path.read_bytes() for path in last.iterdir()} == before
+    assert last_checkpoint(tmp_path / "run") == str(last)
+    more = make_trainer(**options | {"steps": steps + 2})
+    more.train(resume_from_checkpoint=True)
+    assert more.state.global_step == steps + 2
 
 
 def test_resuming_without_a_checkpoint_starts_anew(make_trainer, state, tmp_path):

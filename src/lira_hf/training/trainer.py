@@ -197,6 +197,13 @@ class LiraTrainer(Trainer):
             self._baseline_figures = self._figures(self.baselines)
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As in `Trainer`, which takes one step more where a run is resumed that was killed behind its last step."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True
+
     def _check_stage(self, checkpoint: Path) -> None:
         stage = read_mark(checkpoint).get("stage", self.args.stage)
         if stage != self.args.stage:
