@@ -78,7 +78,7 @@ class HeadSettings:
     arca_batch: int = 128
     arca_rate: float = 1e-3
     actor_rate: float = 5e-3
-    steps: int = 900
+    steps: int = 800
     batch: int = 32
     rate: float = 2e-3
     path_dropout: float = 0.2

@@ -241,6 +241,24 @@ def test_a_road_that_is_absent_in_some_rows_only(lira, token_rows, pad, stack, e
     close(dropped.pooler_output[1:], output.pooler_output[1:])
 
 
+@pytest.mark.parametrize("road", ["source", "anchor"])
+def test_a_road_that_the_whole_batch_lacks_costs_nothing_and_changes_nothing(lira, token_rows, stack, road):
+    model = lira("bert", "bert")
+    ids, anchor = torch.stack(token_rows(6, 6, 6)), stack([[row] for row in token_rows(5, 4, 3, seed=2)])
+    widths = []
+    model.fusion.layers[0].register_forward_hook(lambda _, given, output: widths.append(given[0].shape[1]))
+    with torch.no_grad():
+        none = torch.zeros(3, dtype=torch.bool)
+        both = model(source_ids=ids, **anchor, **{f"keep_{'anchor' if road == 'source' else 'source'}": none})
+        alone = model(source_ids=ids) if road == "source" else model(**anchor)
+    bins = model.config.num_bins
+    assert widths == [2 * bins, bins]
+    torch.testing.assert_close(alone.pooler_output, both.pooler_output, atol=1e-6, rtol=1e-5)
+    assert torch.equal(alone.fusion_mask, both.fusion_mask)
+    half = slice(0, bins) if road == "source" else slice(bins, None)
+    torch.testing.assert_close(alone.last_hidden_state[:, half], both.last_hidden_state[:, half], atol=1e-5, rtol=1e-5)
+
+
 def test_a_road_can_be_taken_from_single_rows(lira, embed, token_rows, pad, stack):
     """With one candidate there is no choice to make, so a dropped road leaves no trace at all."""
     model = lira()

@@ -112,33 +112,31 @@ class LiraFusion(nn.Module):
 
     def forward(
         self,
-        source_tokens: torch.Tensor,
-        source_mask: torch.Tensor,
-        anchor_tokens: torch.Tensor,
-        anchor_mask: torch.Tensor,
+        source_tokens: torch.Tensor | None,
+        source_mask: torch.Tensor | None,
+        anchor_tokens: torch.Tensor | None,
+        anchor_mask: torch.Tensor | None,
         language_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
-            source_tokens, anchor_tokens (`torch.Tensor` of shape `(batch, bins, hidden_size)`): Adapted bins.
-            source_mask, anchor_mask (`torch.Tensor` of shape `(batch, bins)`, bool): Bins that hold something.
+            source_tokens, anchor_tokens (`torch.Tensor` of shape `(batch, bins, hidden_size)`, *optional*): Adapted
+                bins; `None` where the whole batch lacks that road, which then costs nothing and whose tokens are zero.
+            source_mask, anchor_mask (`torch.Tensor` of shape `(batch, bins)`, bool, *optional*): Bins that hold
+                something.
             language_ids (`torch.Tensor` of shape `(batch,)`, *optional*): Index into the languages plus 1; 0: unknown.
 
         Returns:
             `tuple`: fused tokens `(batch, 2 x bins, hidden_size)` and their mask `(batch, 2 x bins)`, bool.
         """
-        hidden = torch.cat(
-            [
-                source_tokens + self.path_embedding[0] + self.bin_embedding,
-                anchor_tokens + self.path_embedding[1] + self.bin_embedding,
-            ],
-            dim=1,
-        )
+        tokens, masks = (source_tokens, anchor_tokens), (source_mask, anchor_mask)
+        there = [road for road in (0, 1) if tokens[road] is not None]
+        hidden = torch.cat([tokens[road] + self.path_embedding[road] + self.bin_embedding for road in there], dim=1)
         if self.language_embedding is not None:
             if language_ids is None:
                 language_ids = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
             hidden = hidden + self.language_embedding(language_ids.to(hidden.device)).unsqueeze(1)
-        mask = torch.cat([source_mask, anchor_mask], dim=1)
+        mask = torch.cat([masks[road] for road in there], dim=1)
         # A row without any token would be a softmax over nothing; it attends to its first slot and is masked later.
         seen = mask.clone()
         seen[:, 0] |= ~mask.any(-1)
@@ -147,7 +145,12 @@ class LiraFusion(nn.Module):
         bias = bias.expand(-1, 1, seen.shape[1], -1)
         for layer in self.layers:
             hidden = layer(hidden, bias)
-        return self.norm(hidden), mask
+        hidden = self.norm(hidden)
+        if len(there) == 1:
+            # The road that is there in its half.
+            before, after = (0, hidden.shape[1]) if there == [0] else (hidden.shape[1], 0)
+            hidden, mask = F.pad(hidden, (0, 0, before, after)), F.pad(mask, (before, after))
+        return hidden, mask
 
 
 def join_paths(source: torch.Tensor, anchor: torch.Tensor, path_weight: float | torch.Tensor) -> torch.Tensor:

@@ -425,24 +425,26 @@ class LiraModel(LiraPreTrainedModel):
         """
         config = self.config
         reference = next(value for value in (source_features, anchor_features) if value is not None)
-        batch, empty = len(reference), (len(reference), config.num_bins, config.hidden_size)
-        weights = None
+        batch, weights = len(reference), None
         if arca.anchor_tokens is not None:
             weights = self.arca.weights(arca)
             anchor_tokens, anchor_mask, anchor = mix_candidates(arca, anchor_features[:, :, 0], weights)
         else:
-            anchor_tokens, anchor_mask = reference.new_zeros(empty), reference.new_zeros(empty[:2], dtype=torch.bool)
+            anchor_tokens, anchor_mask = None, None
             anchor = reference.new_zeros(batch, config.anchor_dim)
         if arca.source_tokens is not None:
             source_tokens, source_mask, source = arca.source_tokens, arca.source_mask, source_features[:, 0]
         else:
-            source_tokens, source_mask = reference.new_zeros(empty), reference.new_zeros(empty[:2], dtype=torch.bool)
+            source_tokens, source_mask = None, None
             source = reference.new_zeros(batch, config.source_dim)
+            if anchor_tokens is None:  # nothing at all: candidates of which there are none
+                source_tokens = reference.new_zeros(batch, config.num_bins, config.hidden_size)
+                source_mask = torch.zeros(source_tokens.shape[:2], dtype=torch.bool, device=source_tokens.device)
         if "multilingual_encoder" in config.without:
             keep_source = torch.zeros(batch, dtype=torch.bool, device=reference.device)
-        if keep_source is not None:
+        if keep_source is not None and source_mask is not None:
             source_mask, source = source_mask & keep_source[:, None], source * keep_source[:, None]
-        if keep_anchor is not None:
+        if keep_anchor is not None and anchor_mask is not None:
             anchor_mask, anchor = anchor_mask & keep_anchor[:, None], anchor * keep_anchor[:, None]
         share = self.embedding_head.path_weight(choice_facts(arca, anchor, weights), language_ids)
         start = join_paths(source, anchor, share)
