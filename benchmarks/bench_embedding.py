@@ -138,7 +138,9 @@ def texts_in(
     """Texts in; `own`: they are English, and each is its own candidate."""
     embedder = LiraEmbedder(*parts, batch_size=BATCH)
     g, h = Bare(*parts, "source"), Bare(*parts, "anchor")
-    order = sorted(range(len(texts)), key=lambda place: len(texts[place]), reverse=True)
+    # The embedder's batches, whose order the bare way gets for nothing.
+    lengths = parts[1].text_lengths(texts, "source")
+    order = sorted(range(len(texts)), key=lengths.__getitem__, reverse=True)
     groups = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
 
     def bare() -> None:

@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--texts", type=int, default=640)
     parser.add_argument("--candidates", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=6, help="of the cached run; the first fills the cache")
+    parser.add_argument("--epochs", type=int, default=20, help="of the cached run; the first fills the cache")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "features.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

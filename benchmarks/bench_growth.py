@@ -266,7 +266,7 @@ def main() -> None:
         start = time.perf_counter()
         results[name] = measure(curve(), arguments.rounds)
         console.print(f"{name}: {time.perf_counter() - start:.0f} s")
-    results["memory"] = memory(scaled(4096, 16384, 65536))
+    results["memory"] = memory(scaled(16384, 65536, 262144))
     targets = {"exponent": MOST, "bytes_per_text": MOST_PER_TEXT}
     write(arguments.output, targets, results, rounds=arguments.rounds, threads=1)
     show(results)
