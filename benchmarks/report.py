@@ -134,7 +134,7 @@ def store(found: dict[str, Any]) -> str:
         for one in found["writing"]
     ]
     lookup = found["lookup"]["store"]
-    told = ", ".join(f"{name} {one['median_ms']:.1f} ms" for name, one in lookup.items() if "median_ms" in one)
+    told = ", ".join(f"{name} {one['median_ms']:.1f} ms" for name, one in lookup.items() if isinstance(one, dict))
     texts, batch = found["options"]["texts"], found["options"]["batch"]
     writing = table(["processes that write", "texts a transaction", "candidates/s"], rows)
     return f"{writing}\n\nLooking {batch} of {texts:,} texts up: {told}."

@@ -49,6 +49,21 @@ def test_real_figures_are_not_overwritten_by_tiny_ones():
     assert "--tiny without --output" in done.stderr
 
 
+@pytest.mark.slow
+def test_stage_1_on_cached_features_and_not(tmp_path):
+    place = tmp_path / "features.json"
+    done = run("bench_features.py", "--texts", "48", "--epochs", "2", "--output", str(place))
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = json.loads(place.read_text())["results"]
+    assert found["float32"]["largest_loss_difference"] < 1e-4
+    assert found["float32"]["speedup"] > 1
+
+
+def test_the_page_has_what_was_measured():
+    done = run("report.py", "--check")
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
 def test_what_differs_is_not_timed():
     from gpu_parts import compare
 

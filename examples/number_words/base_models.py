@@ -74,7 +74,7 @@ class BaseSettings:
     problems: int = 40_000
     twice: float = 0.15
     equation_steps: int = 1000
-    question_steps: int = 1000
+    question_steps: int = 900
     batch_size: int = 128
     learning_rate: float = 3e-3
     threshold: float = 0.08

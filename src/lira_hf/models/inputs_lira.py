@@ -6,7 +6,7 @@ from .configuration_lira import LiraConfig
 from .traits_lira import trait_width
 
 
-__all__ = ["check_features"]
+__all__ = ["check_features", "check_reference"]
 
 
 def check_features(
@@ -58,6 +58,19 @@ def check_features(
         )
     if anchor_scores is not None and not torch.compiler.is_compiling():
         _check_scores(anchor_scores)
+
+
+def check_reference(config: LiraConfig, features: torch.Tensor) -> None:
+    """
+    Raises:
+        ValueError: For features of references of another shape than h's.
+    """
+    expected = (1 + config.num_bins, config.anchor_dim)
+    if features.shape[1:] != expected:
+        raise ValueError(
+            f"reference_features has shape {tuple(features.shape)}; expected (batch, {expected[0]}, {expected[1]}); "
+            "cache them with this model"
+        )
 
 
 def _check_scores(scores: torch.Tensor) -> None:

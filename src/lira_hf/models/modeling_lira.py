@@ -14,7 +14,7 @@ from .backbones_lira import build_base, build_encoder, check_width, encode_token
 from .base_lira import last_states, run_base
 from .checkpoint_lira import PARTS
 from .configuration_lira import LiraConfig
-from .inputs_lira import check_features
+from .inputs_lira import check_features, check_reference
 from .modeling_arca import LiraArca, LiraArcaOutput, choice_facts, mix_candidates
 from .modeling_lasr import LiraEmbeddingHead, LiraFusion, join_paths
 from .prefix_lira import check_placeholders
@@ -294,6 +294,7 @@ class LiraModel(LiraPreTrainedModel):
         reference_mask: torch.Tensor | None = None,
         reference_features: torch.Tensor | None = None,
         output_paths: bool = False,
+        output_embedding: bool = True,
         return_loss: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LiraModelOutput | tuple:
@@ -319,6 +320,7 @@ class LiraModel(LiraPreTrainedModel):
                 the Arca loss (ours). A row without tokens has none.
             reference_features (`torch.Tensor` of shape `(batch, 1 + bins, d_h)`, *optional*): Cached, instead.
             output_paths (`bool`, *optional*, defaults to `False`): Also embed by each road alone (consistency, paper).
+            output_embedding (`bool`, *optional*, defaults to `True`): `False`: Arca alone (stage 1).
             return_loss (`bool`, *optional*, defaults to `False`): Also give the Arca loss (stage 1).
 
         Returns:
@@ -340,7 +342,10 @@ class LiraModel(LiraPreTrainedModel):
             anchor_features,
             input_ids,
         )
-        output = self.fuse(arca, source_features, anchor_features, language_ids, keep_source, keep_anchor, prompt)
+        if output_embedding:
+            output = self.fuse(arca, source_features, anchor_features, language_ids, keep_source, keep_anchor, prompt)
+        else:
+            output = LiraModelOutput(**self._judged(arca))
         found = dict(output)
         if output_paths:
             none = torch.zeros(len(output.pooler_output), dtype=torch.bool, device=output.pooler_output.device)
@@ -390,12 +395,7 @@ class LiraModel(LiraPreTrainedModel):
             features = self.encode_anchor(ids, mask).squeeze(1)
         if features is None:
             return None
-        expected = (1 + self.config.num_bins, self.config.anchor_dim)
-        if features.shape[1:] != expected:
-            raise ValueError(
-                f"reference_features has shape {tuple(features.shape)}; expected (batch, {expected[0]}, "
-                f"{expected[1]}); cache them with this model"
-            )
+        check_reference(self.config, features)
         return features[:, 0].to(self.arca.adaptor.fc1.weight)
 
     def _check_prompt(self, input_ids, attention_mask) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -453,10 +453,7 @@ class LiraModel(LiraPreTrainedModel):
             "last_hidden_state": tokens,
             "fusion_mask": mask.long(),
             "start_embeds": start,
-            "source_embeds": arca.source_embeds,
-            "anchor_embeds": arca.anchor_embeds,
-            "similarity": arca.similarity,
-            "policy": None if weights is None else arca.log_policy.exp() * arca.candidate_mask,
+            **self._judged(arca),
         }
         if not head:
             return LiraModelOutput(**fused)
@@ -469,6 +466,10 @@ class LiraModel(LiraPreTrainedModel):
             ).last_hidden_state
             state = last_states(states, attention)
         return LiraModelOutput(pooler_output=self.embedding_head(tokens, mask, start, state), **fused)
+
+    def _judged(self, arca: LiraArcaOutput) -> dict[str, torch.Tensor | None]:
+        known = {name: getattr(arca, name) for name in ("source_embeds", "anchor_embeds", "similarity")}
+        return known | {"policy": None if arca.log_policy is None else arca.log_policy.exp() * arca.candidate_mask}
 
     def _features(
         self, source_ids, source_mask, anchor_ids, anchor_mask, source_features, anchor_features, input_ids=None

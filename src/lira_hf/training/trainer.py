@@ -236,14 +236,15 @@ class LiraTrainer(Trainer):
             arca = self.model.base_model.arca
             arca.join_rows = join_arca_rows if self.args.world_size > 1 else None
             try:
-                output = model(**{k: v for k, v in inputs.items() if not k.startswith(_TARGETS)}, return_loss=True)
+                given = {name: value for name, value in inputs.items() if not name.startswith(_TARGETS)}
+                output = model(**given, output_embedding=False, return_loss=True)
             finally:
                 arca.join_rows = None
             loss = output.loss
         else:
             loss, output = self._lasr_loss(model, inputs)
         self._watch(output)
-        if model.training and self.generation is None:
+        if model.training and getattr(output, "pooler_output", None) is not None:
             self._embeddings = output.pooler_output.detach()
         return (loss, output) if return_outputs else loss
 
