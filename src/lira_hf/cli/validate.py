@@ -106,7 +106,5 @@ def _check(path: Path, kind: str) -> DataCheck:
 
 
 def _problem(file: str, row: int, message: str) -> DataProblem:
-    """A problem from a message of the form "got; expected; fix"."""
-    got, _, rest = message.removeprefix(f"{file} ").removeprefix("got ").partition("; expected ")
-    expected, _, fix = rest.partition("; ")
-    return DataProblem(file, row or None, None, got, expected or "something else", fix.rstrip(".") or "mend it")
+    """A store's problem, whose message may name the file."""
+    return DataProblem.from_message(file, row or None, None, message.removeprefix(f"{file} "))

@@ -247,9 +247,7 @@ def _tsv_row(name: str, row: int, header: list[str], cells: list[str]) -> Parall
     try:
         language = normalize_language(values["language"])
     except ValueError as error:
-        got, _, rest = str(error).removeprefix("got ").partition("; expected ")
-        expected, _, fix = rest.partition("; ")
-        return DataProblem(name, row, "language", got, expected, fix.rstrip("."))
+        return DataProblem.from_message(name, row, "language", str(error))
     return ParallelPair(language, values["text"], values["english"], values.get("origin") or name, row)
 
 

@@ -50,6 +50,22 @@ class DataProblem:
     expected: str
     fix: str
 
+    @classmethod
+    def from_message(
+        cls,
+        file: str,
+        row: int | None,
+        field: str | None,
+        message: str,
+        expected: str = "something else",
+        fix: str = "mend it",
+    ) -> "DataProblem":
+        """The problem that an error "got ...; expected ...; what to do" tells; `expected` and `fix` where it lacks
+        them."""
+        got, _, rest = message.removeprefix("got ").partition("; expected ")
+        wanted, _, advice = rest.partition("; ")
+        return cls(file, row, field, got, wanted or expected, advice.rstrip(".") or fix)
+
     def __str__(self) -> str:
         place = self.file
         if self.row is not None:

@@ -154,9 +154,7 @@ class _Reader:
         try:
             return normalize_language(tag)
         except ValueError as error:
-            got, _, rest = str(error).removeprefix("got ").partition("; expected ")
-            expected, _, fix = rest.partition("; ")
-            self._problem(line, "xml:lang", got, expected, fix.rstrip("."))
+            self.problems.append(DataProblem.from_message(self.name, line, "xml:lang", str(error)))
             return None
 
     def _problem(self, row: int | None, field: str | None, got: str, expected: str, fix: str) -> None:

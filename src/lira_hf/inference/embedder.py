@@ -257,6 +257,7 @@ def road_tensors(
     scores: Sequence[Sequence[Sequence[float] | None]] | None,
     kinds: Sequence[Sequence[str | None]] | None = None,
     role: str | None = None,
+    traits: Sequence[Sequence[Sequence[float]]] | None = None,
 ) -> dict[str, torch.Tensor]:
     """
     What the model reads of texts and their candidates, as features of both roads.
@@ -267,6 +268,7 @@ def road_tensors(
         texts (`Sequence[str]`): The texts.
         languages, candidates, scores, kinds: One of each per text, as in [`LiraProcessor`].
         role (`str`, *optional*): `"query"` or `"document"`.
+        traits (`Sequence`, *optional*): As of [`candidate_traits`], where they are known.
 
     Returns:
         `dict`: `source_features` `(texts, 1 + bins, d_g)`, `language_ids` `(texts,)`, and where any text has a
@@ -275,7 +277,8 @@ def road_tensors(
     found, english = features.get_both(processor.add_prompt(texts, role), [one for row in candidates for one in row])
     roads = pad_candidates(features, candidates, scores, english)
     if roads:
-        traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
+        if traits is None:
+            traits = [candidate_traits(*row) for row in zip(texts, candidates, strict=True)]
         roads["anchor_traits"] = trait_tensor(traits, kinds, processor.candidate_kinds)
     roads["source_features"] = torch.from_numpy(found.astype(np.float32, copy=False))
     roads["language_ids"] = torch.tensor(processor.language_ids(languages))

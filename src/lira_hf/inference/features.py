@@ -226,7 +226,7 @@ class RoadFeatures:
         """Everything that a road's features depend on, as 16 hexadecimal digits."""
         config, source = self.model.config, road == "source"
         backbone = self.model.encoder if source else self.model.anchor_encoder
-        tokenizer = self.processor.source_tokenizer if source else self.processor.anchor_tokenizer
+        tokenizer = self.processor.road_tokenizer(road)
         parts = [
             backbone_fingerprint(backbone),
             config.encoder_pooling if source else config.anchor_pooling,

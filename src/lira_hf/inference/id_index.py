@@ -17,28 +17,22 @@ class IdIndex:
 
     Rows come a shard at a time and there may be thousands of shards. New ones are runs, of which two of like size
     become one; they go into buckets once they are an eighth of the whole. So a row is moved some twenty times, however
-    many there are, and only one bucket is held twice meanwhile.
-
-    Args:
-        keys, digests (`np.ndarray` of shape `(rows,)`, uint64, *optional*): The first rows; keys are hashes, so that
-            each bucket holds about as many.
+    many there are, and only one bucket is held twice meanwhile. Keys are hashes, so that buckets hold about as many.
     """
 
-    def __init__(self, keys: NDArray[np.uint64] | None = None, digests: NDArray[np.uint64] | None = None):
+    def __init__(self) -> None:
         empty = np.zeros(0, np.uint64)
         self._buckets: list[_Columns] = [(empty, empty)] * _BUCKETS
         self._runs: list[_Columns] = []
         self._in_buckets = 0
-        if keys is not None and digests is not None:
-            self.add(keys, digests)
 
     def __len__(self) -> int:
         return self._in_buckets + self._in_runs
 
     @property
     def keys(self) -> NDArray[np.uint64]:
-        """All keys `(rows,)`, in ascending order."""
-        return np.sort(np.concatenate([keys for keys, _ in [*self._buckets, *self._runs]]), kind="stable")
+        """All keys `(rows,)`, in no order."""
+        return np.concatenate([keys for keys, _ in [*self._buckets, *self._runs]])
 
     @property
     def _in_runs(self) -> int:

@@ -342,18 +342,12 @@ class LiraModel(LiraPreTrainedModel):
             anchor_features,
             input_ids,
         )
-        if output_embedding:
-            output = self.fuse(arca, source_features, anchor_features, language_ids, keep_source, keep_anchor, prompt)
-        else:
-            output = LiraModelOutput(**self._judged(arca))
-        found = dict(output)
-        if output_paths:
-            none = torch.zeros(len(output.pooler_output), dtype=torch.bool, device=output.pooler_output.device)
-            paths = [
-                self.fuse(arca, source_features, anchor_features, language_ids, keep_anchor=none, prompt=prompt),
-                self.fuse(arca, source_features, anchor_features, language_ids, keep_source=none, prompt=prompt),
-            ]
-            found["source_path_embeds"], found["anchor_path_embeds"] = (path.pooler_output for path in paths)
+        roads = (arca, source_features, anchor_features, language_ids)
+        found = dict(self.fuse(*roads, keep_source, keep_anchor, prompt)) if output_embedding else self._judged(arca)
+        if output_embedding and output_paths:
+            none = torch.zeros_like(found["fusion_mask"][:, 0], dtype=torch.bool)
+            for name, road in (("source_path_embeds", "keep_anchor"), ("anchor_path_embeds", "keep_source")):
+                found[name] = self.fuse(*roads, prompt=prompt, **{road: none}).pooler_output
         if return_loss:
             reference = self._reference(reference_ids, reference_mask, reference_features)
             found["loss"] = self.arca.loss(arca, anchor_scores, reference)

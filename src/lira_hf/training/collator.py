@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from lira_hf.inference import RoadFeatures, pad_candidates
+from lira_hf.inference import RoadFeatures
+from lira_hf.inference.embedder import road_tensors
 from lira_hf.models import LiraProcessor
-from lira_hf.models.traits_lira import candidate_traits, trait_tensor
+from lira_hf.models.traits_lira import candidate_traits
 
 from .mixture import rows_kind
 
@@ -141,16 +142,19 @@ def side_tensors(
         text has a candidate `anchor_features` `(batch, candidates, 1 + bins, d_h)`, `anchor_scores` `(batch,
         candidates, 3)` and `anchor_traits` `(batch, candidates, traits)`.
     """
-    found = {
-        "source_features": _read(features, "source", processor.add_prompt([side["text"] for side in sides], role)),
-        "language_ids": torch.tensor(processor.language_ids([side["language"] for side in sides])),
-    }
+    columns = {name: [side[name] for side in sides] for name in ("text", "language", "candidates", "kinds", "traits")}
     scores = [[score or None for score in side["scores"]] for side in sides]
-    if anchors := pad_candidates(features, [side["candidates"] for side in sides], scores):
-        found |= anchors
-        traits, kinds = [side["traits"] for side in sides], [side["kinds"] for side in sides]
-        found["anchor_traits"] = trait_tensor(traits, kinds, processor.candidate_kinds)
-    return found
+    return road_tensors(
+        features,
+        processor,
+        columns["text"],
+        columns["language"],
+        columns["candidates"],
+        scores,
+        columns["kinds"],
+        role,
+        columns["traits"],
+    )
 
 
 def join_sides(sides: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

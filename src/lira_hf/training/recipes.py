@@ -191,15 +191,12 @@ def _missing_data(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _problem(path: Path, field: str | None, message: str) -> DataProblem:
-    """A problem from a message of the form "got; expected; fix", with the line of the field."""
-    got, _, rest = message.removeprefix("got ").partition("; expected ")
-    expected, _, fix = rest.partition("; ")
+    """A problem with the line of the field."""
     row = None
     if field is not None:
         lines = path.read_text(encoding="utf-8").splitlines()
         row = next((row for row, line in enumerate(lines, 1) if re.match(rf"{field}\s*:", line)), None)
-    expected, fix = expected or "a recipe that can be run", fix or "see examples/recipes"
-    return DataProblem(str(path), row, field, got, expected, fix.rstrip("."))
+    return DataProblem.from_message(str(path), row, field, message, "a recipe that can be run", "see examples/recipes")
 
 
 def _hub_name(name: str) -> bool:
