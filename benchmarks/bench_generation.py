@@ -2,8 +2,8 @@
 
 Random Llama shapes on the CPU, greedy, with a cache. The base alone has a prompt of the same length, soft prefix
 included; LiRA's first token is held against one pass of g over the text, one of h over the candidates and the base's
-first token, one after another. Both take turns, now one first, now the other, so that each ratio is between runs a
-moment apart.
+first token, one after another; once as it stands and once with compiled heads. All take turns, now one first, now the
+other, so that each ratio is between runs a moment apart.
 Times are the one thread's own, which on an idle machine is the time that passes. Writes
 benchmarks/results/generation.json.
 """
@@ -106,6 +106,15 @@ def inputs(model: LiraForCausalLM, batch: int, length: int) -> tuple[dict[str, T
     return lira, torch.cat([draw(batch, model.config.prefix_length), prompt[:, -length:]], dim=1)
 
 
+def with_compiled_heads(model: LiraForCausalLM) -> LiraForCausalLM:
+    """The same backbones under compiled copies of the heads."""
+    twin = LiraForCausalLM(model.config, model.lira.encoder, model.lira.anchor, model.language_model)
+    twin.load_state_dict(model.state_dict())
+    twin.generation_config = model.generation_config
+    twin.eval().compile_heads()
+    return twin
+
+
 def timed(call: Callable[[], Any]) -> float:
     """Seconds."""
     start = time.thread_time()
@@ -126,6 +135,7 @@ def generation(model: Any, given: dict[str, Tensor], tokens: int) -> tuple[float
 def measure(shape: str, batch: int, length: int, tokens: int, rounds: int) -> dict[str, Any]:
     """Medians, and the medians of each round's ratios."""
     model = build(shape)
+    compiled = with_compiled_heads(model)
     lira, plain = inputs(model, batch, length)
     base, encoder, anchor = model.language_model, model.lira.encoder, model.lira.anchor
     alone = {"input_ids": plain, "attention_mask": torch.ones_like(plain)}
@@ -146,9 +156,11 @@ def measure(shape: str, batch: int, length: int, tokens: int, rounds: int) -> di
 
     ways: dict[tuple[str, ...], Callable[[], tuple[float, ...]]] = {
         ("first", "step"): lambda: generation(model, lira, tokens),
+        ("compiled_first", "compiled_step"): lambda: generation(compiled, lira, tokens),
         ("g", "h", "base_first", "base_step"): apart,
         # LiRA's own layers: Arca, fusion and projector, which are beyond the sum.
         ("own",): lambda: (timed(lambda: model.find_prefix(lira["input_ids"], **features)),),
+        ("compiled_own",): lambda: (timed(lambda: compiled.find_prefix(lira["input_ids"], **features)),),
     }
     taken: dict[str, list[float]] = {name: [] for names in ways for name in names}
     for number in range(rounds + 1):
@@ -158,9 +170,9 @@ def measure(shape: str, batch: int, length: int, tokens: int, rounds: int) -> di
                 for name, value in zip(names, values, strict=True):
                     taken[name].append(value)
     decode = [base_step / step for base_step, step in zip(taken["base_step"], taken["step"], strict=True)]
-    columns = (taken[name] for name in ("first", "base_first", "g", "h"))
-    both = [(mine, theirs + g + h) for mine, theirs, g, h in zip(*columns, strict=True)]
-    first, beyond = [mine / other for mine, other in both], [mine - other for mine, other in both]
+    parts = [sum(three) for three in zip(*(taken[name] for name in ("base_first", "g", "h")), strict=True)]
+    first, short = ([a / b for a, b in zip(taken[name], parts, strict=True)] for name in ("first", "compiled_first"))
+    beyond = [mine - other for mine, other in zip(taken["first"], parts, strict=True)]
     milliseconds = {f"{name}_ms": round(1e3 * statistics.median(values), 3) for name, values in taken.items()}
     return {
         **milliseconds,
@@ -168,6 +180,7 @@ def measure(shape: str, batch: int, length: int, tokens: int, rounds: int) -> di
         "base_tokens_per_second": round(batch / statistics.median(taken["base_step"]), 1),
         "decode_relative_to_base": round(statistics.median(decode), 4),
         "first_relative_to_sum": round(statistics.median(first), 4),
+        "compiled_first_relative_to_sum": round(statistics.median(short), 4),
         "first_beyond_sum_ms": round(1e3 * statistics.median(beyond), 3),
         "prefix_tokens": model.config.prefix_length,
         "rounds": rounds,
@@ -206,7 +219,8 @@ def main() -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     written = {"machine": facts(arguments), "targets": {"decode": DECODE_TARGET, "first": FIRST_TARGET}}
-    table = Table("base", "prompts", "tokens/s", "base's", "relative", "first ms", "base + g + h", "own", "relative")
+    first = ("first ms", "base + g + h", "own", "relative", "compiled")
+    table = Table("base", "prompts", "tokens/s", "base's", "relative", *first)
     results: dict[str, Any] = {}
     for shape in arguments.shapes:
         for cell in arguments.cells:
@@ -216,8 +230,9 @@ def main() -> None:
             parts = " + ".join(f"{one[f'{name}_ms']:.1f}" for name in ("base_first", "g", "h"))
             own = f"{one['own_ms']:.1f}"
             speeds = (f"{one['tokens_per_second']:.0f}", f"{one['base_tokens_per_second']:.0f}")
-            decode, first = (f"{one[name]:.3f}" for name in ("decode_relative_to_base", "first_relative_to_sum"))
-            table.add_row(shape, cell, *speeds, decode, f"{one['first_ms']:.1f}", parts, own, first)
+            names = ("decode_relative_to_base", "first_relative_to_sum", "compiled_first_relative_to_sum")
+            decode, first, short = (f"{one[name]:.3f}" for name in names)
+            table.add_row(shape, cell, *speeds, decode, f"{one['first_ms']:.1f}", parts, own, first, short)
     console.print(table)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(written | {"results": results}, indent=2) + "\n", encoding="utf-8")

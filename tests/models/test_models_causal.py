@@ -6,6 +6,7 @@ import pytest
 import tiny_lira
 import torch
 from tiny_configs import build
+from torch._dynamo.utils import counters
 from transformers import GenerationConfig, StaticCache
 from transformers.generation import LogitsProcessorList, TemperatureLogitsWarper
 from transformers.utils import logging
@@ -357,6 +358,25 @@ def test_compiling_and_exporting_by_ready_embeddings():
         ready |= {name: prefix[name] for name in ("prefix_embeds", "prefix_mask")}
         program = torch.export.export(model, (), {**ready, "use_cache": False, "return_dict": False}, strict=False)
         torch.testing.assert_close(program.module()(**ready, use_cache=False, return_dict=False)[0], expected)
+
+
+def test_compiled_heads_answer_and_learn_alike():
+    model, other = tiny_lira.causal("llama"), tiny_lira.causal("llama")
+    other.load_state_dict(model.state_dict())
+    counters.clear()
+    other.compile_heads(backend="aot_eager")
+    assert other.state_dict().keys() == model.state_dict().keys()
+    for lengths in ((3, 6), (2, 2, 5)):  # a batch of another size is compiled anew, or with a size that may change
+        batch = batch_for(model, *lengths, empty=True)
+        assert torch.equal(new_tokens(other, batch), new_tokens(model, batch))
+        gradients = []
+        for one in (model, other):
+            found = one(**batch, labels=batch["input_ids"])
+            found.loss.backward()
+            gradients.append({name: weight.grad for name, weight in one.lira.fusion.named_parameters()})
+            one.zero_grad()
+        torch.testing.assert_close(*gradients)
+    assert counters["stats"]["unique_graphs"] >= 3  # they were compiled indeed
 
 
 def test_a_static_cache_of_the_callers_own(llama):

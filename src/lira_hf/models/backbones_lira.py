@@ -237,10 +237,11 @@ def encode_tokens(
     present = mask.bool().any(-1)
     if not bool(present.any()):
         return torch.zeros(len(ids), 1 + num_bins, encoder.config.get_text_config().hidden_size, device=ids.device)
-    packed_ids, packed_mask = pack_right_padded(ids[present], mask[present])
+    whole = bool(present.all())
+    packed_ids, packed_mask = pack_right_padded(*((ids, mask) if whole else (ids[present], mask[present])))
     states = encoder(input_ids=packed_ids, attention_mask=packed_mask)[0]
     pooled = pool_features(states, packed_mask, num_bins, pooling)
-    if bool(present.all()):
+    if whole:
         return pooled
     features = pooled.new_zeros(len(ids), *pooled.shape[1:])
     return features.index_copy(0, present.nonzero().squeeze(-1), pooled)

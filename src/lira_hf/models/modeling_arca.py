@@ -150,8 +150,9 @@ class LiraActor(nn.Module):
         judged = (scores > 0).all(-1, keepdim=True).to(similarity.dtype)
         # Detached: the policy's loss must not bend the critic that it is told by (ours).
         similarity = similarity.detach()
-        columns = [similarity, standardise(similarity, mask), consensus, standardise(consensus, mask)]
-        features = [scores * 0.1 * judged, judged, torch.stack(columns, -1), traits.to(similarity.dtype)]
+        raw = torch.stack([similarity, consensus], dim=1)  # (batch, 2, candidates)
+        columns = torch.stack([raw, standardise(raw, mask.unsqueeze(1))], dim=2).flatten(1, 2).transpose(1, 2)
+        features = [scores * 0.1 * judged, judged, columns, traits.to(similarity.dtype)]
         features = _beside_others(torch.cat(features, dim=-1), mask)
         prior = fill_unjudged(scores, mask) @ scores.new_tensor(self.prior)
         logits = (prior + self.fc2(self.activation(self.fc1(features))).squeeze(-1)) / self.temperature

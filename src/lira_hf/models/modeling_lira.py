@@ -415,7 +415,7 @@ class LiraModel(LiraPreTrainedModel):
         """
         LaSR over what Arca found. `keep_source` and `keep_anchor`, bool `(batch,)`, take a road away from single rows.
         `prompt`, the base LM's ids and mask `(batch, tokens)`, adds the base LM's last state to the embedding.
-        `head=False` leaves the embedding out.
+        `head=False` leaves the embedding and its start out.
         """
         config = self.config
         reference = next(value for value in (source_features, anchor_features) if value is not None)
@@ -440,17 +440,12 @@ class LiraModel(LiraPreTrainedModel):
             source_mask, source = source_mask & keep_source[:, None], source * keep_source[:, None]
         if keep_anchor is not None and anchor_mask is not None:
             anchor_mask, anchor = anchor_mask & keep_anchor[:, None], anchor * keep_anchor[:, None]
-        share = self.embedding_head.path_weight(choice_facts(arca, anchor, weights), language_ids)
-        start = join_paths(source, anchor, share)
         tokens, mask = self.fusion(source_tokens, source_mask, anchor_tokens, anchor_mask, language_ids)
-        fused = {
-            "last_hidden_state": tokens,
-            "fusion_mask": mask.long(),
-            "start_embeds": start,
-            **self._judged(arca),
-        }
+        fused = {"last_hidden_state": tokens, "fusion_mask": mask.long(), **self._judged(arca)}
         if not head:
             return LiraModelOutput(**fused)
+        share = self.embedding_head.path_weight(choice_facts(arca, anchor, weights), language_ids)
+        fused["start_embeds"] = start = join_paths(source, anchor, share)
         state = None
         if prompt is not None:
             ids, attention = prompt

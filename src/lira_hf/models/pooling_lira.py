@@ -22,7 +22,10 @@ def pack_right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tens
         `tuple`: ids and mask of shape `(rows, longest row)`; the order of the tokens is kept.
     """
     keep = mask.bool()
-    width = max(int(keep.sum(-1).max()), 1) if keep.numel() else 1
+    shortest, width = torch.stack(keep.sum(-1).aminmax()).tolist() if keep.numel() else (0, 0)
+    if 0 < shortest == width == keep.shape[1]:
+        return ids, mask
+    width = max(width, 1)
     order = torch.argsort((~keep).to(torch.uint8), dim=-1, stable=True)[:, :width]
     return ids.gather(-1, order), keep.gather(-1, order).to(mask.dtype)
 
@@ -50,10 +53,11 @@ def _without_padding(hidden_states: torch.Tensor, keep: torch.Tensor) -> torch.T
 
 
 def _bins(states: torch.Tensor, keep: torch.Tensor, num_bins: int) -> torch.Tensor:
-    position = keep.long().cumsum(-1) - 1  # (batch, tokens)
-    length = keep.long().sum(-1, keepdim=True)  # (batch, 1)
+    reached = keep.long().cumsum(-1)  # (batch, tokens)
+    position, length = reached - 1, reached[:, -1:]
     bins = torch.where(length > num_bins, position * num_bins // length.clamp(min=1), position)
-    member = F.one_hot(bins.clamp(0, num_bins - 1), num_bins) * keep.unsqueeze(-1)  # (batch, tokens, bins)
+    member = bins.unsqueeze(-1) == torch.arange(num_bins, device=bins.device)
+    member = member & keep.unsqueeze(-1)  # (batch, tokens, bins)
     weight = member / member.sum(1, keepdim=True).clamp(min=1)
     return weight.to(states.dtype).transpose(1, 2) @ states
 

@@ -145,6 +145,19 @@ class LiraPreTrainedModel(PreTrainedModel):
         super().activation_checkpointing_enable(*args, **kwargs)
         self.train(self.training)
 
+    def compile_heads(self, **kwargs) -> None:
+        """
+        Compiles what is LiRA's own: Arca, the fusion, the embedding head and the prefix projector (ours). Worth it
+        where the backbones are small or their features cached; they are not compiled, nor what is saved changed.
+
+        Args:
+            kwargs: For `torch.compile`: `backend`, `mode`, `dynamic`, ...
+        """
+        core = getattr(self, "lira", self)
+        for name in ("arca", "fusion", "embedding_head", "prefix_projector"):
+            if (part := getattr(core, name, None)) is not None:
+                part.compile(**kwargs)
+
     def save_pretrained(self, save_directory, *args, save_backbones: bool | None = None, **kwargs):
         """
         As in Transformers, but all or nothing: a kill or a full disk leaves what the folder had. The files' SHA-256
