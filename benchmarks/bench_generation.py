@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -41,8 +41,26 @@ from lira_hf import LiraForCausalLM, __version__  # noqa: E402
 DECODE_TARGET, FIRST_TARGET = 0.95, 1.05
 BINS, CANDIDATES = 8, 3
 TEXT = 32  # tokens of a text, and of a candidate
-# layers, width, heads and vocabulary of the base; layers, width and heads of both encoders
-SHAPES = {"6x256": ((6, 256, 4, 8192), (6, 256, 4)), "12x512": ((12, 512, 8, 32000), (6, 384, 6))}
+LARGE_TOKENS = 8  # that a large base writes, at a fifth of a second each
+
+
+class Shape(NamedTuple):
+    """Layers, width, heads and vocabulary of the base; layers, width and heads of g and h; rows x tokens of the
+    prompts, without the prefix."""
+
+    base: tuple[int, int, int, int]
+    g: tuple[int, int, int]
+    h: tuple[int, int, int]
+    cells: tuple[str, ...]
+
+
+CELLS = ("1x64", "1x256", "8x64")
+SHAPES = {
+    "6x256": Shape((6, 256, 4, 8192), (6, 256, 4), (6, 256, 4), CELLS),
+    "12x512": Shape((12, 512, 8, 32000), (6, 384, 6), (6, 384, 6), CELLS),
+    # As large as the smallest that users wrap, and their usual encoders; slow on one thread, so one cell.
+    "28x1024": Shape((28, 1024, 16, 32000), (24, 1024, 16), (12, 768, 12), CELLS[:1]),
+}
 console = Console(width=118)
 
 
@@ -60,7 +78,7 @@ class Clock(StoppingCriteria):
 def build(shape: str) -> LiraForCausalLM:
     """Random parts of a shape, joined."""
     torch.manual_seed(0)
-    (layers, width, heads, vocabulary), (g_layers, g_width, g_heads) = SHAPES[shape]
+    (layers, width, heads, vocabulary), *encoder_shapes, _ = SHAPES[shape]
     base = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
@@ -78,15 +96,15 @@ def build(shape: str) -> LiraForCausalLM:
         BertModel(
             BertConfig(
                 vocab_size=vocabulary,
-                hidden_size=g_width,
-                intermediate_size=4 * g_width,
-                num_hidden_layers=g_layers,
-                num_attention_heads=g_heads,
+                hidden_size=encoder_width,
+                intermediate_size=4 * encoder_width,
+                num_hidden_layers=encoder_layers,
+                num_attention_heads=encoder_heads,
             )
         )
-        for _ in range(2)
+        for encoder_layers, encoder_width, encoder_heads in encoder_shapes
     ]
-    model = LiraForCausalLM.from_backbones(base, *encoders, num_bins=BINS, hidden_size=g_width)
+    model = LiraForCausalLM.from_backbones(base, *encoders, num_bins=BINS, hidden_size=min(encoder_shapes[0][1], 512))
     model.generation_config.eos_token_id = None  # every run writes all of its tokens
     return model.eval()
 
@@ -182,6 +200,7 @@ def measure(shape: str, batch: int, length: int, tokens: int, rounds: int) -> di
         "first_relative_to_sum": round(statistics.median(first), 4),
         "compiled_first_relative_to_sum": round(statistics.median(short), 4),
         "first_beyond_sum_ms": round(1e3 * statistics.median(beyond), 3),
+        "new_tokens": tokens,
         "prefix_tokens": model.config.prefix_length,
         "rounds": rounds,
         "met": statistics.median(decode) >= DECODE_TARGET and statistics.median(first) <= FIRST_TARGET,
@@ -193,7 +212,6 @@ def facts(arguments: argparse.Namespace) -> dict[str, Any]:
     return machine_facts(
         text_tokens=TEXT,
         candidates=CANDIDATES,
-        new_tokens=arguments.tokens,
         rounds=arguments.rounds,
         torch=torch.__version__,
         transformers=transformers.__version__,
@@ -205,9 +223,7 @@ def facts(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="*", choices=sorted(SHAPES), default=list(SHAPES))
-    parser.add_argument(
-        "--cells", nargs="*", default=["1x64", "1x256", "8x64"], help="rows x tokens of the prompt, without the prefix"
-    )
+    parser.add_argument("--cells", nargs="*", help="rows x tokens of the prompt, without the prefix")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "generation.json")
@@ -223,9 +239,10 @@ def main() -> None:
     table = Table("base", "prompts", "tokens/s", "base's", "relative", *first)
     results: dict[str, Any] = {}
     for shape in arguments.shapes:
-        for cell in arguments.cells:
+        for cell in arguments.cells or SHAPES[shape].cells:
             batch, length = map(int, cell.split("x"))
-            one = measure(shape, batch, length, arguments.tokens, arguments.rounds)
+            tokens = min(arguments.tokens, LARGE_TOKENS) if SHAPES[shape].base[1] >= 1024 else arguments.tokens
+            one = measure(shape, batch, length, tokens, arguments.rounds)
             results[f"{shape}, {batch} x {length}"] = one
             parts = " + ".join(f"{one[f'{name}_ms']:.1f}" for name in ("base_first", "g", "h"))
             own = f"{one['own_ms']:.1f}"

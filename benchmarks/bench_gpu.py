@@ -4,9 +4,11 @@ Base 0.6B (Qwen3-0.6B's shape), g 0.56B (XLM-R large's), h 0.11B (BERT base's); 
 float32, as `from_backbones(..., encoder_kwargs={"dtype": ...})` has them. First everything is compared with float32 on
 the CPU; figures of a device that computes something else are worth nothing, and the script ends there. Times are
 between CUDA events, medians of rounds in which the ways take turns; the host waits for the device before and after.
-`--tiny` runs all of it on the CPU in seconds, with tiny shapes. Writes benchmarks/results/gpu.json.
+`--tiny` runs all of it on the CPU in seconds, with tiny shapes; `--rehearse` the comparison alone, with the real ones:
+whether bfloat16 is near enough. Writes benchmarks/results/gpu.json, or gpu_rehearsal.json.
 """
 
+import argparse
 import os
 import statistics
 import sys
@@ -324,31 +326,50 @@ def missed(results: dict[str, Any]) -> list[str]:
     return found
 
 
-def main() -> None:
+def read_arguments() -> argparse.Namespace:
     parser = options("gpu", __doc__)
     parser.add_argument("--tiny", action="store_true", help="tiny shapes on the CPU: whether the script runs")
+    parser.add_argument("--rehearse", action="store_true", help="real shapes on the CPU, compared and not timed")
     arguments = parser.parse_args()
+    there, own = RESULTS / "gpu.json", arguments.output != RESULTS / "gpu.json"
     if arguments.rounds < 5 and not arguments.tiny:
         parser.error(f"--rounds is {arguments.rounds}; expected 5 or more; a median of fewer says little")
-    if arguments.tiny and arguments.output == RESULTS / "gpu.json":
+    if arguments.tiny and arguments.rehearse:
+        parser.error("got --tiny and --rehearse; expected one of them; the second has real shapes")
+    if arguments.tiny and not own:
         parser.error("got --tiny without --output; expected another file than that of real figures; name one")
-    if not arguments.tiny and not torch.cuda.is_available():
-        parser.error("found no CUDA device; expected one; run it where there is a GPU, or look at it with --tiny")
-    sizes, device = (TINY, torch.device("cpu")) if arguments.tiny else (REAL, torch.device("cuda"))
+    if not (arguments.tiny or arguments.rehearse or torch.cuda.is_available()):
+        parser.error(
+            "found no CUDA device; expected one; run it where there is a GPU, or look at it with --tiny or --rehearse"
+        )
+    arguments.output = arguments.output if own or not arguments.rehearse else there.with_name("gpu_rehearsal.json")
+    return arguments
+
+
+def main() -> None:
+    arguments = read_arguments()
+    on_cpu = arguments.tiny or arguments.rehearse
+    sizes, device = TINY if arguments.tiny else REAL, torch.device("cpu" if on_cpu else "cuda")
     begin, clock = time.perf_counter(), Clock(device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     model = build(sizes)
     truth, correct = answers(model, sizes, torch.device("cpu")), {}
-    for name in ("float32", "bfloat16"):
+    for name in ("bfloat16",) if arguments.rehearse else ("float32", "bfloat16"):
         correct[name] = compare(answers(place(model, device, getattr(torch, name)), sizes, device), truth, name)
     results: dict[str, Any] = {"correctness": correct}
-    if not missed(results):
+    if not missed(results) and not arguments.rehearse:
         for name, section in sections(model, sizes, device, arguments.rounds, clock).items():
             start = time.perf_counter()
             results[name] = section()
             console.print(f"{name}: {time.perf_counter() - start:.0f} s")
     seconds = round(time.perf_counter() - begin, 1)
-    facts = {"rounds": arguments.rounds, "tiny": arguments.tiny, "seconds": seconds, **memory(device)}
+    facts = {
+        "rounds": arguments.rounds,
+        "tiny": arguments.tiny,
+        "rehearsal": arguments.rehearse,
+        "seconds": seconds,
+        **memory(device),
+    }
     facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     targets = {"embedding": EMBED, "decode": DECODE, "first": FIRST, "seconds": BUDGET}
     write(arguments.output, targets, results, **facts)

@@ -166,6 +166,7 @@ TABLES: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "generation": (generation, "make bench"),
     "store": (store, "make bench"),
     "gpu": (gpu, "python benchmarks/bench_gpu.py"),
+    "gpu_rehearsal": (gpu, "python benchmarks/bench_gpu.py --rehearse"),
 }
 
 

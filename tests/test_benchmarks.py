@@ -47,6 +47,7 @@ def test_real_figures_are_not_overwritten_by_tiny_ones():
     done = run("bench_gpu.py", "--tiny")
     assert done.returncode == 2
     assert "--tiny without --output" in done.stderr
+    assert "got --tiny and --rehearse" in run("bench_gpu.py", "--tiny", "--rehearse").stderr
 
 
 @pytest.mark.slow

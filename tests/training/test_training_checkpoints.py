@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from transformers import Trainer
 
 from lira_hf.training import train_recipe
 from lira_hf.training.checkpoints import check_checkpoint, newest_sound, one_run
@@ -51,6 +53,31 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused(make_trainer, state, tmp
     (last / "lira_state.json").write_text("{")
     with pytest.raises(ValueError, match="expected the mark of a checkpoint; delete that checkpoint"):
         check_checkpoint(last)
+
+
+def test_a_disk_that_fills_up_amid_a_checkpoint_is_told(make_trainer, state, tmp_path, monkeypatch):
+    options = {"output_dir": str(tmp_path), "steps": 4, "save_strategy": "steps", "save_steps": 2}
+    trainer, save = make_trainer(**options), Trainer._save_optimizer_and_scheduler
+
+    def fill(self, folder):
+        kept = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192 if self.state.global_step == 4 else kept[0], kept[1]))
+        try:
+            save(self, folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+
+    monkeypatch.setattr(Trainer, "_save_optimizer_and_scheduler", fill)
+    with pytest.raises(OSError, match=r"the checkpoint .*checkpoint-4 can't be written \(.*make room, .*and resume"):
+        trainer.train()
+    monkeypatch.undo()
+    assert newest_sound(tmp_path).endswith("checkpoint-2")
+    resumed = make_trainer(**options)
+    resumed.train(resume_from_checkpoint=True)
+    whole = make_trainer(**options | {"output_dir": str(tmp_path / "whole")})
+    whole.train()
+    first, second = state(resumed), state(whole)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 def test_the_newest_checkpoint_is_told_by_its_number_whatever_the_clock_said(tmp_path):

@@ -217,6 +217,19 @@ class LiraTrainer(Trainer):
         check_checkpoint(self.state.best_model_checkpoint)
         super()._load_best_model()
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As in `Trainer`. On a full disk `torch.save` says at which byte it is, and nothing else."""
+        try:
+            super()._save_checkpoint(model, trial)
+        except RuntimeError as error:
+            if "inline_container" not in str(error):
+                raise
+            place = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            raise OSError(
+                f"the checkpoint {place} can't be written ({str(error).splitlines()[0]}); expected room and the right "
+                "to write there; make room, or mend the rights, and resume: the checkpoints before it are kept"
+            ) from error
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """As in `Trainer`, without the Hub's token, which `training_args.bin` would hold in the clear."""
         token, self.args.hub_token = self.args.hub_token, None
