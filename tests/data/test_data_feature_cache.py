@@ -235,6 +235,21 @@ def test_reading_in_worker_processes(cache):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(cache)).get(["a"]), features(["a"]))
 
 
+def _write_in_child(cache):
+    cache.fill(["b"], features)
+    cache.append(["c"], features(["c"]))
+
+
+def test_writing_in_a_worker_process(cache):
+    cache.append(["a"], features(["a"]))
+    process = multiprocessing.get_context("fork").Process(target=_write_in_child, args=(cache,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    cache.append(["d"], features(["d"]))
+    np.testing.assert_array_equal(cache.get(list("abcd")), features(list("abcd")))
+
+
 def test_lookup_of_a_batch_is_quick(tmp_path):
     texts = [f"text {n}" for n in range(20_000)]
     cache = FeatureCache(tmp_path, SHAPE, "f")

@@ -6,7 +6,7 @@ import functools
 import pytest
 import tiny_lira
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StaticCache
 from transformers.utils import logging
 
 
@@ -108,6 +108,25 @@ def test_going_on_from_a_cache(base):
             past = {"past_key_values": output.past_key_values, "attention_mask": mask, "use_cache": True}
             output = model(input_ids=token, **past, **given)
         assert torch.equal(row[:, -6:], expected)
+
+
+@torch.no_grad()
+def test_a_cache_that_was_reset_has_no_gaps_of_before(llama):
+    cache = StaticCache(config=llama.config.get_text_config(), max_cache_len=40)
+    whole = batch_for(llama, 6, 6)
+    whole["source_mask"], whole["anchor_mask"] = (
+        torch.ones_like(whole[f"{road}_mask"]) for road in ("source", "anchor")
+    )
+    ids, width = llama.generate(**whole, **GREEDY), whole["input_ids"].shape[1]
+    expected = llama(**whole | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits[:, width:]
+    with_gaps = batch_for(llama, 3, 6, empty=True)
+    for read in (llama, functools.partial(llama.generate, **GREEDY, return_dict_in_generate=True)):
+        read(**with_gaps, past_key_values=cache)
+        cache.reset()
+        llama(**whole, past_key_values=cache)
+        rest = {"input_ids": ids[:, width:], "attention_mask": torch.ones_like(ids)}
+        torch.testing.assert_close(llama(**rest, past_key_values=cache).logits, expected)
+        cache.reset()
 
 
 def test_settings_of_every_place_count():

@@ -71,6 +71,17 @@ def test_a_conversation_becomes_text_and_prompt(processor):
     )
 
 
+def test_a_turn_that_calls_a_tool_needs_no_content(processor):
+    call = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {}}}]}
+    for calling in (call, call | {"content": None}, call | {"content": ""}):
+        turns = [{"role": "user", "content": "what is it ?"}, calling, {"role": "tool", "content": "the cat"}]
+        text, prompt = processor.chat_prompt(turns)
+        assert text == "what is it ?"
+        assert prompt.split() == "user : <|lira_prefix|>what is it ? assistant : tool : the cat assistant :".split()
+        batch = processor.apply_chat_template(turns, tokenize=True, add_generation_prompt=True)
+        assert torch.equal(batch["input_ids"], processor([text], prompts=[prompt])["input_ids"])
+
+
 def test_answers_stand_behind_their_prompt(processor):
     batch = processor(["cat", "dog"], prompts=["what is ?", "the"], choices=[["big", "mat on"], ["a", "river"]])
     assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["choice_mask"].shape

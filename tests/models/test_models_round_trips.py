@@ -167,6 +167,24 @@ def test_each_part_keeps_its_dtype(tmp_path, part, half):
     assert json.loads((tmp_path / "False/config.json").read_text())["part_dtypes"]["base"] == str(half)[6:]
 
 
+def test_two_half_precision_types_are_both_kept(tmp_path, part):
+    kwargs = {"base_kwargs": {"dtype": torch.bfloat16}, "encoder_kwargs": {"dtype": torch.float16}}
+    model = LiraForCausalLM.from_backbones(
+        part("llama"), part("bert", 16), part("bert", 24), **kwargs, **tiny_lira.SIZES
+    )
+    with torch.no_grad():
+        model.language_model.get_input_embeddings().weight[0, 0] = 1e6  # beyond float16
+    model.save_pretrained(tmp_path / "both")
+    for kind in (LiraForCausalLM, LiraModel):
+        loaded, expected = kind.from_pretrained(tmp_path / "both"), model if kind is LiraForCausalLM else model.lira
+        kept = dict(expected.named_parameters())
+        for name, weight in loaded.named_parameters():
+            assert weight.dtype == kept[name].dtype
+            assert torch.equal(weight, kept[name])
+        buffers = dict(expected.named_buffers())
+        assert all(value.dtype == buffers[name].dtype for name, value in loaded.named_buffers())
+
+
 def test_device_map_and_attention_of_each_part(tmp_path, join):
     model = join()
     for slim in (False, True):

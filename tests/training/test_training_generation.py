@@ -7,6 +7,7 @@ import pytest
 import tiny_lira as tiny
 import torch
 import yaml
+from datasets import Dataset
 
 from lira_hf import LiraForCausalLM, LiraModel, LiraProcessor
 from lira_hf.inference import RoadFeatures
@@ -246,6 +247,18 @@ def test_the_wrong_model_or_stage_is_refused(batch_of_two, rows, tiny_lira, tmp_
     generation = rows.rename_column("document", "reference").remove_columns(["document_id"])
     with pytest.raises(ValueError, match="got a LiraModel and rows of \\['generation'\\]"):
         LiraTrainer(tiny_lira()[0], arguments(tmp_path), train_dataset=generation)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_model_is_evaluated_without_training_rows(batch_of_two, tmp_path, several):
+    model, batch = batch_of_two
+    rows = Dataset.from_list([{"completion": "x"}] * 2)
+    data = {"one": rows, "other": rows} if several else rows
+    trainer = LiraTrainer(model, arguments(tmp_path), eval_dataset=data, data_collator=lambda rows: dict(batch))
+    found = trainer.evaluate()
+    with torch.no_grad():
+        expected = float(trainer.compute_loss(model.eval(), dict(batch)))
+    assert found["eval_one_loss" if several else "eval_loss"] == pytest.approx(expected)
 
 
 def test_what_a_recipe_lacks_is_said_before_anything_is_loaded(recipes, base, tmp_path):

@@ -107,6 +107,16 @@ def test_the_queue_is_filled_once_a_batch_in_training_only(make_trainer, pair_ro
     assert _losses(trainer, "pairs") == [12, 28]  # means of 8, 16 and of 24, 32
 
 
+@pytest.mark.parametrize("kind", ["streamed", "listed"])
+def test_rows_that_name_no_columns_have_the_queue_too(make_trainer, pair_rows, kind):
+    rows = pair_rows.to_iterable_dataset().map(dict) if kind == "streamed" else list(pair_rows)
+    assert getattr(rows, "column_names", None) is None
+    trainer = make_trainer(data=rows, steps=2, corr_queue_size=100)
+    trainer.train()
+    assert trainer.corr_queue.num_entries == 16
+    assert trainer.queue is None
+
+
 def test_an_age_limit_leaves_old_pairs_out(make_trainer, pair_rows):
     trainer = make_trainer(data=pair_rows, steps=4, corr_queue_size=100, corr_max_age=1)
     trainer.train()

@@ -293,10 +293,12 @@ class FeatureCache:
         return self.folder / "features.bin"
 
     def _open_lock(self) -> None:
-        self._lock = FileLock(self.folder / "write.lock", timeout=self.lock_timeout)
+        self._lock, self._locker = FileLock(self.folder / "write.lock", timeout=self.lock_timeout), os.getpid()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        if self._locker != os.getpid():
+            self._open_lock()  # a lock must not cross a fork
         try:
             self._lock.acquire()
         except Timeout as error:

@@ -24,6 +24,7 @@ from .prefix_lira import (
 
 
 __all__ = [
+    "forget_gaps",
     "last_states",
     "past_length",
     "remember_gaps",
@@ -77,6 +78,7 @@ def run_base(
         attention_mask = prefix_attention(input_ids, attention_mask, prefix_mask, config.prefix_token_id)
     arguments = {name: value for name, value in kwargs.items() if value is not None}
     cache = arguments.get("past_key_values")
+    forget_gaps(cache)
     if past_length(cache) and input_ids is not None:
         width = past_length(cache) + input_ids.shape[1]
         continued = with_known_gaps(cache, attention_mask, len(input_ids), width)
@@ -169,6 +171,13 @@ def remember_gaps(cache: Any, attention_mask: torch.Tensor | None) -> None:
     """Notes on a cache which of its places hold something, for whoever goes on from it with a mask of ones."""
     if cache is not None and attention_mask is not None and _has_gap(attention_mask):
         cache.lira_attended = attention_mask.detach()
+
+
+def forget_gaps(cache: Any) -> None:
+    """Drops what was noted of places that a cache holds no more, since it was reset or cropped."""
+    attended = getattr(cache, "lira_attended", None)
+    if attended is not None and attended.shape[1] > (held := past_length(cache)):
+        cache.lira_attended = attended[:, :held] if held else None
 
 
 def with_known_gaps(cache: Any, attention_mask: torch.Tensor | None, rows: int, width: int) -> torch.Tensor | None:

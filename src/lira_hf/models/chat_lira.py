@@ -100,7 +100,8 @@ def last_user_text(messages: Sequence[dict[str, Any]]) -> str:
 
 def _mark(messages: Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
     """The last user turn's text, and the turns with the placeholder at its start and nowhere else."""
-    turns = [turn | {"content": _without(turn["content"])} for turn in messages if isinstance(turn, dict)]
+    # A turn that calls tools may have no content; in rows of training it is empty too.
+    turns = [turn | {"content": _without(turn.get("content") or "")} for turn in messages if isinstance(turn, dict)]
     last = next((place for place in reversed(range(len(turns))) if turns[place].get("role") == "user"), None)
     pieces = [] if last is None else _pieces(turns[last]["content"])
     if not pieces:

@@ -16,7 +16,7 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
-from .base_lira import past_length, remember_gaps, second_table_explained, with_known_gaps
+from .base_lira import forget_gaps, past_length, remember_gaps, second_table_explained, with_known_gaps
 from .modeling_lira import ROAD_NAMES
 from .prefix_lira import (
     NeverPlaceholder,
@@ -96,6 +96,7 @@ class LiraGenerationMixin(GenerationMixin):
         base, cache, embeds = self.language_model, kwargs.get("past_key_values"), kwargs.get("inputs_embeds")
         base.generation_config = self.generation_config
         prefix = self.find_prefix(input_ids, past=past_length(cache), embedded=embeds is not None, **text)
+        forget_gaps(cache)
         if past_length(cache) and input_ids is not None:
             attention_mask = with_known_gaps(cache, attention_mask, *input_ids.shape)
         with ExitStack() as scope:

@@ -26,6 +26,10 @@ __all__ = ["LiraPreTrainedModel"]
 
 logger = logging.getLogger(__name__)
 
+# By the parts that a configuration's part_dtypes names, where they lie in the core.
+_ATTRIBUTES = {part: [attribute] for part, attribute in PARTS.items()}
+_ATTRIBUTES["heads"] = ["arca", "fusion", "embedding_head", "prefix_projector"]
+
 
 class LiraPreTrainedModel(PreTrainedModel):
     """Initialisation, saving and loading shared by every LiRA class."""
@@ -112,11 +116,24 @@ class LiraPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def float32_modules(cls, config: LiraConfig) -> list[str]:
-        """Parts of a checkpoint of several dtypes that were saved in float32."""
-        names = {part: [attribute] for part, attribute in PARTS.items()}
-        names["heads"] = ["arca", "fusion", "embedding_head", "prefix_projector"]
-        kept = [name for part, kind in (config.part_dtypes or {}).items() if kind == "float32" for name in names[part]]
+        """Parts of a checkpoint of several dtypes that are loaded in float32: all but those of [`_loaded_half`]."""
+        half, kinds = _loaded_half(config), config.part_dtypes or {}
+        kept = [name for part, kind in kinds.items() if kind != half for name in _ATTRIBUTES[part]]
         return [f"{cls._core}{name}." for name in kept] + ["choice_head."]
+
+    @torch.no_grad()
+    def _restore_halves(self) -> None:
+        """Casts what was loaded in float32 since the library loads one half-precision type alone."""
+        for part, kind in (self.config.part_dtypes or {}).items():
+            if kind in ("float32", _loaded_half(self.config)):
+                continue
+            for name in _ATTRIBUTES[part]:
+                module = getattr(self.base_model, name, None)
+                wide = {*(getattr(module, "_keep_in_fp32_modules", None) or ())}
+                # Weights alone: buffers such as rotary frequencies stay in float32, as where a backbone is loaded.
+                for path, weight in [] if module is None else module.named_parameters():
+                    if weight.is_floating_point() and wide.isdisjoint(path.split(".")):
+                        weight.data = weight.data.to(getattr(torch, kind))
 
     def backbones(self) -> dict[str, PreTrainedModel]:
         """The backbones that this model holds: `encoder`, and where there are such `anchor` and `base`."""
@@ -275,9 +292,14 @@ class LiraPreTrainedModel(PreTrainedModel):
                     raise ValueError(f"got {name}; the checkpoint holds its backbones; only a slim one takes it")
             if kwargs.get("dtype", kwargs.get("torch_dtype")) in (None, "auto"):
                 kwargs["keep_dtypes"] = True
+                if config is not None and (half := _loaded_half(config)) is not None:
+                    kwargs.pop("torch_dtype", None)
+                    kwargs["dtype"] = half
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
+            if kwargs.get("keep_dtypes"):
+                model._restore_halves()
         if place is None and verify:
             _check_download(pretrained_model_name_or_path, kwargs)
         # Where an adapter was loaded too, the information given is the adapter's.
@@ -304,6 +326,13 @@ def _place(folder, whole: bool) -> Iterator:
         return
     with staged(folder) as place:
         yield place
+
+
+def _loaded_half(config: LiraConfig) -> str | None:
+    """The half-precision type that a checkpoint of several dtypes is loaded in: the base LM's, the largest part's,
+    if it has one."""
+    kinds = config.part_dtypes or {}
+    return next((kind for kind in (kinds.get("base"), *kinds.values()) if kind not in (None, "float32")), None)
 
 
 def _folder(path, kwargs: dict) -> str | None:

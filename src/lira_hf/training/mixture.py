@@ -49,7 +49,12 @@ def task_kinds(dataset: Any) -> set[str]:
     """Of `"retrieval"`, `"ranking"` and `"generation"` what a data set for the Trainer is for."""
     if isinstance(dataset, TaskMixture):
         return {task.kind for task in dataset.tasks}
-    return {rows_kind(getattr(dataset, "column_names", None) or ())}
+    if isinstance(dataset, dict):  # of several, as the Trainer evaluates on
+        return set().union(*map(task_kinds, dataset.values()))
+    columns = getattr(dataset, "column_names", None)
+    if columns is None and dataset is not None:
+        columns = next(iter(dataset), None)  # a list of rows, or a stream that was mapped, names none
+    return {rows_kind(columns or ())}
 
 
 class TaskMixture(Dataset):

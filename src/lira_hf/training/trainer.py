@@ -101,7 +101,7 @@ class LiraTrainer(Trainer):
         self.objective: LasrObjective | None = None
         self.generation: GenerationObjective | None = None
         if lasr:
-            tasks = task_kinds(self.train_dataset)
+            tasks = task_kinds(self.eval_dataset if self.train_dataset is None else self.train_dataset)
             if _check_model(model, tasks):
                 self.generation = GenerationObjective(args)
             else:
