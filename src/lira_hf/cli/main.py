@@ -424,7 +424,7 @@ _Prices = Annotated[
     tuple[float, float] | None, typer.Option(help="Price of a million tokens read and of a million written.")
 ]
 _Sources = Annotated[
-    Path, typer.Argument(help="A BEIR folder, whose queries are taken, or a file with a text a line.")
+    Path, typer.Argument(help="A BEIR folder, whose queries are taken, or a file in any form that `lira embed` reads.")
 ]
 _Language = Annotated[str | None, typer.Option(help="Tag of the texts that name none.")]
 _Split = Annotated[str, typer.Option(help="Of a BEIR folder: name of the qrels.")]
