@@ -142,3 +142,10 @@ def test_a_wrong_judge_is_named(lira, texts, tmp_path):
     result = lira("judge", texts, "--store", tmp_path / "store.sqlite", "--language", "vi")
     assert result.exit_code == 1
     assert "got none of --critic, --consensus, --endpoint" in " ".join(result.stderr.split())
+
+
+def test_judging_makes_no_store(lira, texts, tmp_path):
+    result = lira("judge", texts, "--store", tmp_path / "mistyped.sqlite", "--language", "vi", "--consensus")
+    assert result.exit_code == 1
+    assert "mistyped.sqlite isn't there; expected a candidate store" in " ".join(result.stderr.split())
+    assert not (tmp_path / "mistyped.sqlite").exists()

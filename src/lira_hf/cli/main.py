@@ -464,7 +464,7 @@ def translate(
 @app.command()
 def judge(
     data: _Sources,
-    store: _Store,
+    store: Annotated[Path, typer.Option(help="Candidate store.")],
     language: _Language = None,
     split: _Split = "test",
     critic: Annotated[Path | None, typer.Option(help="Folder of a saved heuristic critic.")] = None,

@@ -104,6 +104,8 @@ def run_fill(
     console: Console,
 ) -> None:
     """Fills the store language by language, and says what came, what failed and what it cost."""
+    if translator is None:
+        CandidateStore(store_path, read_only=True).close()  # a mistyped path has nothing to judge, and no new store
     with CandidateStore(store_path) as store:
         for language, rows in sorted(texts.items()):
             failures: list[Failure] = []
