@@ -15,6 +15,7 @@ from .calibrate import calibrate
 from .card import card, write_run_card
 from .demo import demo
 from .diagnose import diagnose
+from .messages import message_of
 from .robustness import robustness
 from .store import store_app
 
@@ -69,7 +70,8 @@ def main(
 
 def _fail(error: Exception) -> typer.Exit:
     # Not as markup: a message may hold brackets, such as those of 'lira-hf[quickstart]'.
-    Console(stderr=True).print(Text.assemble(("error:", "red"), f" {error}"), highlight=False, soft_wrap=True)
+    text = Text.assemble(("error:", "red"), f" {message_of(error)}")
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
     return typer.Exit(1)
 
 
