@@ -26,3 +26,21 @@ def test_a_path_that_is_no_use_is_named(checkpoint, tmp_path):
         assert result.exit_code == 1, result.output
         assert message in " ".join(result.stderr.split())
         assert "Errno" not in result.output
+
+
+def test_figures_go_into_a_folder_that_is_made(checkpoint, tiny_data, tiny_backbones, tmp_path):
+    """What was computed for hours isn't lost for want of a folder."""
+    parallel = tmp_path / "parallel.tsv"
+    parallel.write_text("language\ttext\tenglish\nvi\tderv\tred\n")
+    for number, arguments in enumerate(
+        (
+            ("evaluate", checkpoint, tiny_data),
+            ("inspect", parallel, "--encoder", tiny_backbones["encoder"], "--no-estimate"),
+            ("validate", parallel),
+            ("store", "stats", tiny_data / "store.sqlite"),
+        )
+    ):
+        file = tmp_path / f"new-{number}" / "figures.json"
+        result = CliRunner().invoke(app, [str(argument) for argument in (*arguments, "--json", file)])
+        assert result.exit_code == 0, result.output
+        assert file.is_file()

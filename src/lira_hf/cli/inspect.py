@@ -1,6 +1,5 @@
 """`lira inspect`."""
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lira_hf.data import DataError, read_beir, read_gettext, read_parallel, validate_path
+from lira_hf.data.files import write_json
 from lira_hf.inference import TokenizerReport, estimate_run, inspect_tokenizer
 
 
@@ -84,7 +84,7 @@ def run_inspect(
             )
             report[title]["estimate"] = found.as_dict()
     if json_output is not None:
-        json_output.write_text(json.dumps(report, ensure_ascii=False, indent=2), encoding="utf-8")
+        write_json(json_output, report)
 
 
 def _duration(hours: float) -> str:
