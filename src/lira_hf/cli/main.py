@@ -159,7 +159,7 @@ def evaluate(
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Candidate store.")] = None,
     critic: Annotated[
-        str | None, typer.Option(help="Critic whose scores are read, as NAME or NAME:FINGERPRINT.")
+        str | None, typer.Option(help="Folder of a saved heuristic critic, or NAME[:FINGERPRINT] of one in the store.")
     ] = None,
     translator: Annotated[
         Path | None,
