@@ -31,6 +31,10 @@ def recipe(tiny_backbones, tiny_data, tmp_path):
         ({"model": "somewhere"}, "got model='somewhere' and encoder=.*expected one of them"),
         ({"encoder": None}, "got model=None and encoder=None"),
         ({"data": ""}, "data is empty; expected a BEIR folder"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'; expected a number; write one, without quotes"),
+        ({"num_candidates": "5"}, "num_candidates is '5'; expected a number"),
+        ({"corr_max_age": True}, "corr_max_age is True; expected a number"),
+        ({"train_arca": "no"}, "train_arca is 'no'; expected true or false"),
     ],
 )
 def test_wrong_recipes(recipe, tmp_path, change, message):

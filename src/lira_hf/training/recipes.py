@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
@@ -87,12 +87,27 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 
 def _parse(recipe: dict[str, Any], kinds: tuple[type, ...]) -> Any:
+    recipe = _numbers(recipe)
+    _check_types(recipe, kinds)
     try:
-        return HfArgumentParser(kinds).parse_dict(_numbers(recipe), allow_extra_keys=True)
+        return HfArgumentParser(kinds).parse_dict(recipe, allow_extra_keys=True)
     except TypeError as error:  # the dataclasses compare and compute with what they are given
         raise ValueError(
             f"the recipe has a value of a wrong type ({error}); expected numbers, texts and lists"
         ) from error
+
+
+def _check_types(recipe: dict[str, Any], kinds: tuple[type, ...]) -> None:
+    """Numbers and switches; the dataclasses take what they are given, and training would end amid its first step."""
+    for kind in kinds:
+        for name, hint in get_type_hints(kind).items():
+            value, types = recipe.get(name), {hint, *get_args(hint)}
+            if value is None or types & {str, dict, list} or not types & {bool, int, float}:
+                continue
+            fits = isinstance(value, int | float) and (bool in types or not isinstance(value, bool))
+            if not fits or (bool in types and value not in (True, False)):
+                expected = "true or false" if bool in types else "a number"
+                raise ValueError(f"{name} is {value!r:.60}; expected {expected}; write one, without quotes")
 
 
 def check_recipe(path: str | os.PathLike) -> list[DataProblem]:
