@@ -113,3 +113,13 @@ def test_the_examples_train_both_stages(tiny_backbones, tiny_data, tmp_path, mon
     with torch.no_grad():
         expected = model(**processor(["derv", "x"], candidates=[["red"], None], languages="vi")).pooler_output
         np.testing.assert_array_equal(loaded(**batch).pooler_output, expected)
+
+
+def test_other_settings_in_a_finished_folder_are_refused(recipe, tiny_data):
+    """Nothing was trained then, and the card stated the new settings of the old weights."""
+    recipe |= {"store": str(tiny_data / "store.sqlite"), "max_steps": 1, "use_cpu": True, "disable_tqdm": True}
+    recipe |= {"stage": "arca", "report_to": "none", "per_device_train_batch_size": 8, "learning_rate": 1e-3}
+    train_recipe(recipe, quiet=True)
+    train_recipe(recipe | {"max_steps": 2, "logging_steps": 1}, quiet=True)
+    with pytest.raises(ValueError, match="finished run of other settings .learning_rate 0.001, now 0.002.; expected"):
+        train_recipe(recipe | {"learning_rate": 2e-3}, quiet=True)

@@ -27,7 +27,7 @@ from .collator import LiraCollator
 from .generation_collator import GenerationCollator, ReferenceCollator
 from .joining import check_names, load_model, place_model, row_processor
 from .lora import lira_lora_config
-from .run_facts import collect_run_facts, write_run_facts
+from .run_facts import check_finished_run, collect_run_facts, write_run_facts
 from .sharding import check_launch, fsdp_asked, gathered
 from .tasks import (
     DevEvaluator,
@@ -244,7 +244,7 @@ def train_recipe(
     """
     Carries out one stage and saves model and processor to `output_dir`, with the run's facts (`lira_run.json`) for a
     model card. A run that was killed goes on from its last whole, undamaged checkpoint; a second run in the same
-    folder is refused.
+    folder is refused, and so are other settings in the folder of a finished one.
 
     Args:
         recipe (`str`, `os.PathLike`, `dict` or `tuple`): As for [`read_recipe`], or what it returned.
@@ -274,6 +274,7 @@ def _train(
     controls: DevEvaluator | None,
 ) -> tuple[LiraModel, LiraProcessor, dict[str, float]]:
     model_arguments, data, args = recipe
+    check_finished_run(args)
     anchors, every = anchor_languages(model_arguments), data.each()
     watched = evaluator is not None or args.eval_strategy != "no"
     # Ranking and generation are measured without an evaluator too.
