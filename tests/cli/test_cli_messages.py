@@ -1,6 +1,7 @@
 """Errors of the operating system, in words that say what was got, what was expected and what to do."""
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from lira_hf.cli.main import app
@@ -44,3 +45,22 @@ def test_figures_go_into_a_folder_that_is_made(checkpoint, tiny_data, tiny_backb
         result = CliRunner().invoke(app, [str(argument) for argument in (*arguments, "--json", file)])
         assert result.exit_code == 0, result.output
         assert file.is_file()
+
+
+def test_a_model_that_is_nowhere_is_named(tiny_backbones, tiny_data, tmp_path):
+    """The library speaks of the connection, or of the form of names, and of no path."""
+    text, recipe = tmp_path / "texts.txt", tmp_path / "recipe.yaml"
+    text.write_text("red moon\n")
+    for place in ("runs/mistyped", "runs/retrieval/mistyped"):
+        parts = {"data": str(tiny_data), "stage": "arca", "output_dir": str(tmp_path / "out"), "use_cpu": True}
+        recipe.write_text(yaml.safe_dump(parts | {"encoder": tiny_backbones["encoder"], "anchor": place}))
+        for arguments in (
+            ("embed", place, text, "-l", "en", "-o", tmp_path / "v"),
+            ("generate", place, "red"),
+            ("translate", text, "--store", tmp_path / "s.sqlite", "-l", "ms", "--seq2seq", place),
+            ("train", recipe),
+        ):
+            arguments = ["--language" if one == "-l" else str(one) for one in arguments]
+            result = CliRunner().invoke(app, arguments)
+            assert result.exit_code == 1, result.output
+            assert f"got '{place}', which is no folder here" in " ".join(result.stderr.split())

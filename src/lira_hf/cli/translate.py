@@ -8,6 +8,7 @@ from rich.console import Console
 
 from lira_hf.data import read_beir
 from lira_hf.inference import check_rows, read_rows
+from lira_hf.models.places_lira import loading
 from lira_hf.translation import (
     CandidateStore,
     ChatTranslator,
@@ -51,7 +52,8 @@ def make_translator(
     if saved is not None:
         return load_translator(saved)
     if seq2seq is not None:
-        return Seq2SeqTranslator.from_pretrained(seq2seq)
+        with loading(seq2seq):
+            return Seq2SeqTranslator.from_pretrained(seq2seq)
     if command is not None:
         return CommandTranslator(shlex.split(command))
     return ChatTranslator(endpoint)

@@ -18,6 +18,7 @@ from transformers import HfArgumentParser, PrinterCallback, set_seed
 from lira_hf.data import DataProblem
 from lira_hf.inference import LiraEmbedder, RoadFeatures, stored_critic
 from lira_hf.models import LiraConfig, LiraForCausalLM, LiraModel, LiraProcessor
+from lira_hf.models.places_lira import loading
 from lira_hf.translation import CandidateStore, StoreError
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
@@ -404,7 +405,8 @@ def anchor_languages(arguments: ModelArguments) -> list[str]:
     if "anchor_languages" in arguments.config:
         return list(arguments.config["anchor_languages"])
     if arguments.model is not None:
-        return list(LiraConfig.from_pretrained(arguments.model).anchor_languages)
+        with loading(arguments.model):
+            return list(LiraConfig.from_pretrained(arguments.model).anchor_languages)
     return list(LiraConfig().anchor_languages)
 
 
