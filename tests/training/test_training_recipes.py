@@ -55,6 +55,15 @@ def test_files_that_are_no_recipe(tmp_path, text, message):
         read_recipe(file)
 
 
+def test_a_recipe_in_another_encoding(recipe, tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(f"{yaml.safe_dump(recipe)}# เมือง\n".encode("cp874"))
+    with pytest.raises(
+        ValueError, match="got .*recipe.yaml, which is no UTF-8.*; expected a recipe in UTF-8; save it"
+    ):
+        read_recipe(file)
+
+
 def test_no_recipe(tmp_path):
     with pytest.raises(FileNotFoundError, match="got the recipe .*none.yaml.*mend the path"):
         read_recipe(tmp_path / "none.yaml")

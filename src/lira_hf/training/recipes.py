@@ -80,6 +80,8 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"got the recipe {str(path)!r}, which is no file; expected a YAML file; mend the path")
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"got {path}, which is no UTF-8 ({error}); expected a recipe in UTF-8; save it so") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
