@@ -77,6 +77,8 @@ def _answer_file(
 ) -> int:
     report = answer_file(generator, file, output, language, **options)
     written, skipped, failed = report.written, report.skipped, len(report.problems)
+    if not written + skipped + failed:
+        raise ValueError(f"got {str(file)!r} without a question; expected at least one; check the file")
     for problem in report.problems[:_SHOWN]:
         _say(console, str(problem))
     if failed > _SHOWN:
