@@ -14,7 +14,7 @@ from lira_hf.cli.main import app
 from lira_hf.data import read_beir
 from lira_hf.evaluation import evaluate_embedder
 from lira_hf.inference import CandidateSource, LiraEmbedder
-from lira_hf.translation import CandidateStore, Identity, TranslationMemory
+from lira_hf.translation import CandidateStore, HeuristicCritic, Identity, Lexicon, TranslationMemory
 
 
 @pytest.fixture
@@ -156,6 +156,16 @@ def test_evaluate_gives_the_functions_figures(lira, checkpoint, tiny_lira, tiny_
     assert unscored.exit_code == 0
     assert json.loads(file.read_text())["with translation"] != figures["with translation"]
     assert "with translation" not in lira("evaluate", checkpoint, tiny_data).stdout.replace("without translation", "")
+
+
+def test_evaluate_takes_a_saved_critic_as_the_other_commands_do(lira, checkpoint, tiny_data, tmp_path):
+    pairs = [("vi", "derv reviru", "red river")]
+    HeuristicCritic(Lexicon.fit(pairs)).save(tmp_path / "critic")
+    TranslationMemory.fit(pairs).save(tmp_path / "memory")
+    options = ("--translator", tmp_path / "memory", "--critic", tmp_path / "critic")
+    result = lira("evaluate", checkpoint, tiny_data, *options)
+    assert result.exit_code == 0, result.output
+    assert "with translation" in result.stdout.replace("without translation", "")
 
 
 def test_evaluate_on_a_beir_folder_that_is_none(lira, checkpoint, tiny_data, tmp_path, refused):

@@ -108,6 +108,13 @@ def test_embed_says_what_is_wrong_before_it_starts(lira, checkpoint, tmp_path):
     assert lira("embed", *options, "--precision", "int4").exit_code == 2
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_here(lira, checkpoint, tiny_data, tmp_path, device):
+    result = lira("embed", checkpoint, tiny_data, "-o", tmp_path / "vectors", "--device", device)
+    refused(result, f"got --device {device}; expected one that is here, such as cpu")
+    assert not (tmp_path / "vectors").exists()
+
+
 def test_search_in_vectors(lira, checkpoint, corpus, tiny_data, tmp_path):
     rows, _ = content(corpus)
     text = rows[7]["text"]

@@ -115,3 +115,9 @@ def test_what_is_refused(lira, checkpoint, tiny_lira, tmp_path):
     for part in tiny_lira():
         part.save_pretrained(tmp_path / "embedding")
     refused(lira("generate", tmp_path / "embedding", "a"), "has no base LM .*load an embedding-only one by AutoModel")
+
+
+def test_a_file_without_a_question(lira, checkpoint, tmp_path):
+    file = tmp_path / "questions.txt"
+    file.write_text("\n")
+    refused(lira("generate", checkpoint, "--file", file), "questions.txt' without a question; expected at least one")

@@ -85,3 +85,14 @@ def test_inspect_says_what_is_wrong(lira, parts, tmp_path):
     result = lira("inspect", data, "--encoder", tmp_path / "bare")
     assert result.exit_code == 1
     assert "has no tokenizer" in result.stderr
+
+
+def test_inspect_refuses_a_file_of_another_kind(lira, parts, tmp_path, caplog):
+    """It was read as a catalogue, whose keywords the first message then asked for."""
+    file = tmp_path / "texts.csv"
+    file.write_text("id,text,language\n1,derv,vi\n")
+    result = lira("inspect", file, "--encoder", parts)
+    assert result.exit_code == 1
+    assert "texts.csv: got a file ending in '.csv' with the columns ['id', 'text', 'language']; exp" in result.stderr
+    assert "or gettext catalogues" in result.stderr
+    assert "msgid" not in caplog.text + result.output

@@ -88,12 +88,44 @@ def test_queries_of_a_beir_folder(lira, tiny_data, tmp_path):
     assert "vi: 12 of 12 texts translated now" in result.stdout
 
 
+def test_a_table_is_read_as_embed_reads_it(lira, tmp_path):
+    """Not line by line: JSON and headers would be translated, paid for, and never found again."""
+    file, path = tmp_path / "corpus.jsonl", tmp_path / "store.sqlite"
+    rows = [{"title": "A", "text": "con meo", "language": "vi"}, {"text": "x", "language": "und"}, {"text": "kucing"}]
+    lines = (json.dumps({"id": number} | row) for number, row in enumerate(rows))
+    file.write_text("\n".join(lines), encoding="utf-8")
+    result = lira("translate", file, "--store", path, "--language", "ms", "--command", "cat")
+    assert result.exit_code == 0, result.output
+    assert "ms: 1 of 1 texts translated now" in result.stdout
+    assert "vi: 1 of 1 texts translated now" in result.stdout
+    with CandidateStore(path, read_only=True) as store:
+        assert [one.text for one in store.get("vi", ["A con meo"])[0]] == ["A con meo"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("เมือง\n".encode("cp874"), "row 1, field `text`: got bytes that are no UTF-8"),
+        (b"\n", "without any text; expected at least one"),
+        (None, "texts.txt'; expected a BEIR folder, a .jsonl"),
+    ],
+)
+def test_a_file_that_cannot_be_read_costs_nothing(lira, texts, tmp_path, content, message):
+    texts.unlink()
+    if content is not None:
+        texts.write_bytes(content)
+    result = lira("translate", texts, "--store", tmp_path / "store.sqlite", "--language", "th", "--command", "cat")
+    assert result.exit_code == 1
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "store.sqlite").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--language", "vi"), "got none of --translator, --seq2seq, --command, --endpoint; expected exactly one"),
         (("--language", "vi", "--command", "a", "--seq2seq", "b"), "got --seq2seq, --command of"),
-        (("--command", "cat"), "without --language; expected the tag of its texts"),
+        (("--command", "cat"), "got no language, here or in rows further down; expected a tag such as 'th'"),
         (("--language", "vi", "--endpoint", "http://127.0.0.1:9/v1"), "got --endpoint without --model"),
         (("--language", "vi", "--command", "no-such-program-here"), "no-such-program-here"),
         (("--language", "zzz", "--command", "cat"), "unknown language tag 'zzz'"),
@@ -110,3 +142,10 @@ def test_a_wrong_judge_is_named(lira, texts, tmp_path):
     result = lira("judge", texts, "--store", tmp_path / "store.sqlite", "--language", "vi")
     assert result.exit_code == 1
     assert "got none of --critic, --consensus, --endpoint" in " ".join(result.stderr.split())
+
+
+def test_judging_makes_no_store(lira, texts, tmp_path):
+    result = lira("judge", texts, "--store", tmp_path / "mistyped.sqlite", "--language", "vi", "--consensus")
+    assert result.exit_code == 1
+    assert "mistyped.sqlite isn't there; expected a candidate store" in " ".join(result.stderr.split())
+    assert not (tmp_path / "mistyped.sqlite").exists()

@@ -271,3 +271,11 @@ def test_the_kind_may_be_said(validate, tmp_path):
     with pytest.raises(ValueError, match="got kind='store'; expected one of"):
         check_data(path, "store")
     assert set(DATA_KINDS) < set(KINDS)
+
+
+def test_a_table_of_which_nothing_can_be_read_says_why(tmp_path):
+    file = tmp_path / "chat.jsonl"
+    file.write_bytes('{"prompt": "เมือง", "completion": "x"}\n'.encode("cp874"))
+    result = CliRunner().invoke(app, ["validate", str(file)])
+    assert result.exit_code == 1
+    assert "chat.jsonl, row 1: got bytes that are no UTF-8" in result.stdout

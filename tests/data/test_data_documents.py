@@ -44,3 +44,11 @@ def test_what_is_wrong_is_said(tmp_path):
         read_documents(tmp_path / "empty.txt")
     with pytest.raises(FileNotFoundError, match="none'.*expected a BEIR folder"):
         read_documents(tmp_path / "none")
+
+
+def test_lines_in_another_encoding_are_refused(tmp_path):
+    """They would be embedded as garbage, and couldn't even be printed."""
+    file = tmp_path / "documents.txt"
+    file.write_bytes(b"one\n" + "เมือง\n".encode("cp874"))
+    with pytest.raises(DataError, match="row 2: got bytes that are no UTF-8.*expected UTF-8"):
+        read_documents(file)

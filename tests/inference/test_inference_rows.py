@@ -80,7 +80,7 @@ def test_everything_wrong_is_told_at_once_with_its_row(tmp_path):
         (4, "id", "got None; expected an id"),
         (5, "text", "expected a text"),
         (6, "language", "unknown language tag 'bengla'"),
-        (7, "language", "no language, here or in rows further down.*--language"),
+        (7, "language", "no language, here or in rows further down.*name the field 'language', or give --language"),
         (9, "text", "bytes that are no UTF-8"),
         (10, "id", "got the id that row 1 has; expected each id once"),
         (11, "candidates", "got 'red'; expected a list of English texts"),

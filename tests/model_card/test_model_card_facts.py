@@ -146,10 +146,10 @@ def test_the_bound_and_the_emissions(checkpoint, tmp_path):
     text = write_model_card(facts, checkpoint).read_text()
     assert "| eps1, bn | 0.7 |" in text
     assert "5.0 g of CO2 equivalents" in text
-    diagnosis.write_text(json.dumps(dict.fromkeys(map(str, range(401)), 1)))
+    diagnosis.write_text(json.dumps({"C": 1} | dict.fromkeys(map(str, range(400)), 1)))
     with pytest.raises(ValueError, match="401 numbers, too many for a card; expected the bound.json"):
         checkpoint_facts(checkpoint, diagnosis=diagnosis)
-    for wrong in ("{", "{}", "[1]"):
+    for wrong in ("{", "{}", "[1]", json.dumps({"with translation": {"ndcg@10": {"mean": 0.5}}})):
         diagnosis.write_text(wrong)
         with pytest.raises(ValueError, match="expected the bound.json that `lira diagnose"):
             checkpoint_facts(checkpoint, diagnosis=diagnosis)

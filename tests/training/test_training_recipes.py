@@ -31,6 +31,10 @@ def recipe(tiny_backbones, tiny_data, tmp_path):
         ({"model": "somewhere"}, "got model='somewhere' and encoder=.*expected one of them"),
         ({"encoder": None}, "got model=None and encoder=None"),
         ({"data": ""}, "data is empty; expected a BEIR folder"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'; expected a number; write one, without quotes"),
+        ({"num_candidates": "5"}, "num_candidates is '5'; expected a number"),
+        ({"corr_max_age": True}, "corr_max_age is True; expected a number"),
+        ({"train_arca": "no"}, "train_arca is 'no'; expected true or false"),
     ],
 )
 def test_wrong_recipes(recipe, tmp_path, change, message):
@@ -48,6 +52,15 @@ def test_files_that_are_no_recipe(tmp_path, text, message):
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
     with pytest.raises(ValueError, match=f"recipe.yaml.*{message}"):
+        read_recipe(file)
+
+
+def test_a_recipe_in_another_encoding(recipe, tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(f"{yaml.safe_dump(recipe)}# เมือง\n".encode("cp874"))
+    with pytest.raises(
+        ValueError, match="got .*recipe.yaml, which is no UTF-8.*; expected a recipe in UTF-8; save it"
+    ):
         read_recipe(file)
 
 
@@ -109,3 +122,13 @@ def test_the_examples_train_both_stages(tiny_backbones, tiny_data, tmp_path, mon
     with torch.no_grad():
         expected = model(**processor(["derv", "x"], candidates=[["red"], None], languages="vi")).pooler_output
         np.testing.assert_array_equal(loaded(**batch).pooler_output, expected)
+
+
+def test_other_settings_in_a_finished_folder_are_refused(recipe, tiny_data):
+    """Nothing was trained then, and the card stated the new settings of the old weights."""
+    recipe |= {"store": str(tiny_data / "store.sqlite"), "max_steps": 1, "use_cpu": True, "disable_tqdm": True}
+    recipe |= {"stage": "arca", "report_to": "none", "per_device_train_batch_size": 8, "learning_rate": 1e-3}
+    train_recipe(recipe, quiet=True)
+    train_recipe(recipe | {"max_steps": 2, "logging_steps": 1}, quiet=True)
+    with pytest.raises(ValueError, match="finished run of other settings .learning_rate 0.001, now 0.002.; expected"):
+        train_recipe(recipe | {"learning_rate": 2e-3}, quiet=True)

@@ -157,6 +157,9 @@ def test_others_can_read_an_export(store, tmp_path):
         export_store(store, tmp_path / "y.parquet", languages=["zh", "vi"])
     with pytest.raises(ValueError, match="format is 'csv'; expected 'parquet', 'jsonl' or 'dataset'"):
         export_store(store, tmp_path / "y", format="csv")
+    with pytest.raises(ValueError, match="y.csv, which ends in .csv; expected .parquet, .jsonl or a folder"):
+        export_store(store, tmp_path / "y.csv")
+    assert not (tmp_path / "y.csv").exists()
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "y"))]  # nothing half made
 
 

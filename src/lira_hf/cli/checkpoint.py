@@ -3,6 +3,7 @@
 from transformers import AutoModel, AutoProcessor
 
 from lira_hf.models import LiraModel, LiraProcessor
+from lira_hf.models.places_lira import loading
 
 
 __all__ = ["load_checkpoint"]
@@ -15,7 +16,8 @@ def load_checkpoint(name: str) -> tuple[LiraModel, LiraProcessor]:
     Raises:
         ValueError: For a checkpoint of another model.
     """
-    model = AutoModel.from_pretrained(name)
+    with loading(name):
+        model = AutoModel.from_pretrained(name)
     if not isinstance(model, LiraModel):
         raise ValueError(
             f"{name} holds a {type(model).__name__}; expected a LiRA checkpoint; train one with `lira quickstart` or "

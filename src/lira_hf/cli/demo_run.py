@@ -20,6 +20,7 @@ from lira_hf.inference import (
 )
 from lira_hf.integrations.demo import DemoWorker, LiraDemo
 from lira_hf.models import LiraConfig, LiraForCausalLM, LiraModel, LiraProcessor
+from lira_hf.models.places_lira import loading
 
 from .checkpoint import load_checkpoint
 
@@ -89,7 +90,8 @@ def make_demo(
 
 def _load(name: str, with_vectors: bool) -> tuple[LiraModel, LiraProcessor, LiraGenerator | None]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config, generator = AutoConfig.from_pretrained(name), None
+    with loading(name):
+        config, generator = AutoConfig.from_pretrained(name), None
     if isinstance(config, LiraConfig) and config.base_config is not None:
         causal: LiraForCausalLM = AutoModelForCausalLM.from_pretrained(name).to(device)
         generator = LiraGenerator(causal, AutoProcessor.from_pretrained(name))

@@ -42,6 +42,7 @@ def run_embed(
 ) -> None:
     """Checks the data, embeds what the folder lacks, and says what became of it."""
     mine = None if share is None else Share.parse(share)
+    _check_devices(devices)
     if language is not None and language != "und":
         normalize_language(language)
     model, processor = load_checkpoint(model_name)
@@ -80,6 +81,18 @@ def run_embed(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _check_devices(devices: list[str]) -> None:
+    """Before anything is loaded, and without a context on a GPU, which the calling process may not need."""
+    there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    for name in devices:
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            device = None
+        if device is None or (device.type == "cuda" and (device.index or 0) >= len(there) - 1):
+            raise ValueError(f"got --device {name}; expected one that is here, such as {', '.join(there)}; name one")
 
 
 def run_merge(output: Path, shares: list[Path], console: Console) -> None:

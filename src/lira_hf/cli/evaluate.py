@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lira_hf.data import read_beir
+from lira_hf.data.files import write_json
 from lira_hf.evaluation import METRICS, RetrievalScores, evaluate_embedder
 from lira_hf.inference import CandidateSource, LiraEmbedder, RoadFeatures, make_source, stored_critic
-from lira_hf.translation import CandidateStore, load_translator
+from lira_hf.translation import CandidateStore, Critic, HeuristicCritic, Identity, load_translator
 
 from .checkpoint import load_checkpoint
 
@@ -36,9 +37,13 @@ def run_evaluate(
     dataset = read_beir(data, split or "test")
     model, processor = load_checkpoint(model_name)
     held = None if store is None else CandidateStore(store, read_only=True)
-    if critic is not None and held is None:
+    judge: Critic | Identity | None = None
+    if critic is not None and Path(critic).is_dir():
+        judge = HeuristicCritic.load(critic)
+    elif critic is not None and held is None:
         raise ValueError(f"got --critic {critic} without --store; expected the store that has its scores; add --store")
-    judge = None if critic is None or held is None else stored_critic(held, *critic.split(":", 1))
+    elif critic is not None:
+        judge = stored_critic(held, *critic.split(":", 1))
     asked = None if translator is None else load_translator(translator)
     source = CandidateSource(held, asked, judge, num_candidates)
     cache = RoadFeatures(model, processor, features)
@@ -49,7 +54,7 @@ def run_evaluate(
     console.print(_table(rows, dataset))
     if json_output is not None:
         figures = {name: {m: {"mean": s.mean(m), **s.per_language(m)} for m in METRICS} for name, s in rows.items()}
-        json_output.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+        write_json(json_output, figures)
 
 
 def run_mteb(
@@ -88,7 +93,7 @@ def run_mteb(
     scores = {name: {one.task_name: one.scores for one in found} for name, found in results.items()}
     console.print(_mteb_table(scores, {task.metadata.name: task.metadata.main_score for task in tasks}))
     if json_output is not None:
-        json_output.write_text(json.dumps(scores, indent=2, default=str), encoding="utf-8")
+        write_json(json_output, json.loads(json.dumps(scores, default=str)))
 
 
 def _mteb_table(scores: dict[str, dict[str, dict[str, Any]]], metrics: dict[str, str]) -> Table:

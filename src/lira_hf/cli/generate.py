@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor
 from lira_hf.data import normalize_language
 from lira_hf.inference import CandidateSource, LiraGenerator, answer_file, make_source
 from lira_hf.models import LiraForCausalLM, LiraProcessor
+from lira_hf.models.places_lira import loading
 
 
 __all__ = ["run_generate"]
@@ -56,7 +57,8 @@ def run_generate(
 
 
 def _load(name: str) -> tuple[LiraForCausalLM, LiraProcessor]:
-    model = AutoModelForCausalLM.from_pretrained(name)
+    with loading(name):
+        model = AutoModelForCausalLM.from_pretrained(name)
     if not isinstance(model, LiraForCausalLM):
         raise ValueError(
             f"{name} holds a {type(model).__name__}; expected a LiRA checkpoint with a base LM; join one by "
@@ -75,6 +77,8 @@ def _answer_file(
 ) -> int:
     report = answer_file(generator, file, output, language, **options)
     written, skipped, failed = report.written, report.skipped, len(report.problems)
+    if not written + skipped + failed:
+        raise ValueError(f"got {str(file)!r} without a question; expected at least one; check the file")
     for problem in report.problems[:_SHOWN]:
         _say(console, str(problem))
     if failed > _SHOWN:

@@ -1,6 +1,5 @@
 """`lira inspect`."""
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,12 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from lira_hf.data import DataError, read_beir, read_gettext, read_parallel, validate_path
+from lira_hf.data.files import write_json
+from lira_hf.data.validation import DATA_KINDS, unknown_data
 from lira_hf.inference import TokenizerReport, estimate_run, inspect_tokenizer
 
 
 __all__ = ["run_inspect"]
 
 _SAMPLE = 256
+_FORMATS = [DATA_KINDS[kind] for kind in ("beir", "parallel", "gettext")]
 
 
 def read_texts(path: Path, split: str) -> tuple[dict[str, list[str]], dict[str, list[str]] | None]:
@@ -29,6 +31,8 @@ def read_texts(path: Path, split: str) -> tuple[dict[str, list[str]], dict[str, 
             texts.setdefault(data.document_languages.get(key, "en"), []).append(text)
         return texts, None
     one_file = path.suffix.lower() in (".tsv", ".tmx")
+    if path.is_file() and not one_file and path.suffix.lower() not in (".po", ".mo"):
+        raise DataError([unknown_data(path, _FORMATS)])  # and not one of a broken catalogue
     pairs = read_parallel(path, on_error="skip") if one_file else read_gettext(path, on_error="skip")
     texts, english = {}, {}
     for pair in pairs:
@@ -84,7 +88,7 @@ def run_inspect(
             )
             report[title]["estimate"] = found.as_dict()
     if json_output is not None:
-        json_output.write_text(json.dumps(report, ensure_ascii=False, indent=2), encoding="utf-8")
+        write_json(json_output, report)
 
 
 def _duration(hours: float) -> str:

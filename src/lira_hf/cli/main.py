@@ -15,6 +15,7 @@ from .calibrate import calibrate
 from .card import card, write_run_card
 from .demo import demo
 from .diagnose import diagnose
+from .messages import message_of
 from .robustness import robustness
 from .store import store_app
 
@@ -69,7 +70,8 @@ def main(
 
 def _fail(error: Exception) -> typer.Exit:
     # Not as markup: a message may hold brackets, such as those of 'lira-hf[quickstart]'.
-    Console(stderr=True).print(Text.assemble(("error:", "red"), f" {error}"), highlight=False, soft_wrap=True)
+    text = Text.assemble(("error:", "red"), f" {message_of(error)}")
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
     return typer.Exit(1)
 
 
@@ -157,7 +159,7 @@ def evaluate(
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Candidate store.")] = None,
     critic: Annotated[
-        str | None, typer.Option(help="Critic whose scores are read, as NAME or NAME:FINGERPRINT.")
+        str | None, typer.Option(help="Folder of a saved heuristic critic, or NAME[:FINGERPRINT] of one in the store.")
     ] = None,
     translator: Annotated[
         Path | None,
@@ -424,7 +426,7 @@ _Prices = Annotated[
     tuple[float, float] | None, typer.Option(help="Price of a million tokens read and of a million written.")
 ]
 _Sources = Annotated[
-    Path, typer.Argument(help="A BEIR folder, whose queries are taken, or a file with a text a line.")
+    Path, typer.Argument(help="A BEIR folder, whose queries are taken, or a file in any form that `lira embed` reads.")
 ]
 _Language = Annotated[str | None, typer.Option(help="Tag of the texts that name none.")]
 _Split = Annotated[str, typer.Option(help="Of a BEIR folder: name of the qrels.")]
@@ -464,7 +466,7 @@ def translate(
 @app.command()
 def judge(
     data: _Sources,
-    store: _Store,
+    store: Annotated[Path, typer.Option(help="Candidate store.")],
     language: _Language = None,
     split: _Split = "test",
     critic: Annotated[Path | None, typer.Option(help="Folder of a saved heuristic critic.")] = None,

@@ -44,6 +44,7 @@ def stats(
     json_output: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """What a store holds of each language, and who gave it."""
+    from lira_hf.data.files import write_json
     from lira_hf.translation import CandidateStore
     from lira_hf.translation.store_statistics import store_statistics
 
@@ -52,7 +53,7 @@ def stats(
         _print(_language_table(figures["languages"]))
         _print(_provenance_table(figures))
         if json_output is not None:
-            json_output.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(json_output, figures)
 
 
 @store_app.command()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lira_hf.data import normalize_language, read_beir
-from lira_hf.data.files import read_lines
+from lira_hf.data import read_beir
+from lira_hf.inference import check_rows, read_rows
+from lira_hf.models.places_lira import loading
 from lira_hf.translation import (
     CandidateStore,
     ChatTranslator,
@@ -51,7 +52,8 @@ def make_translator(
     if saved is not None:
         return load_translator(saved)
     if seq2seq is not None:
-        return Seq2SeqTranslator.from_pretrained(seq2seq)
+        with loading(seq2seq):
+            return Seq2SeqTranslator.from_pretrained(seq2seq)
     if command is not None:
         return CommandTranslator(shlex.split(command))
     return ChatTranslator(endpoint)
@@ -70,9 +72,12 @@ def make_critic(saved: Path | None, consensus: bool, endpoint: EndpointChat | No
 
 
 def read_sources(path: Path, language: str | None, split: str) -> dict[str, list[str]]:
-    """Texts by language: of a BEIR folder's queries, or of a text file with a text a line."""
+    """
+    Texts by language: of a BEIR folder's queries, or of a file as `lira embed` reads it, which is checked whole before
+    the first text is paid for. A text whose language nobody knows is left out: nobody can be asked for it.
+    """
+    texts: dict[str, list[str]] = {}
     if path.is_dir():
-        texts: dict[str, list[str]] = {}
         for query in read_beir(path, split, default_language=language).queries.values():
             if query.language is None:
                 raise ValueError(
@@ -81,9 +86,13 @@ def read_sources(path: Path, language: str | None, split: str) -> dict[str, list
                 )
             texts.setdefault(query.language, []).append(query.text)
         return texts
-    if language is None:
-        raise ValueError(f"got the text file {path} without --language; expected the tag of its texts; add it")
-    return {normalize_language(language): [line.strip() for _, line in read_lines(path) if line.strip()]}
+    check_rows(path, default_language=language)
+    for row in read_rows(path, default_language=language):
+        if row.language is not None:
+            texts.setdefault(row.language, []).append(row.text)
+    if not texts:
+        raise ValueError(f"got {path} without a text of a known language; expected one; say which by --language")
+    return texts
 
 
 def run_fill(
@@ -97,6 +106,8 @@ def run_fill(
     console: Console,
 ) -> None:
     """Fills the store language by language, and says what came, what failed and what it cost."""
+    if translator is None:
+        CandidateStore(store_path, read_only=True).close()  # a mistyped path has nothing to judge, and no new store
     with CandidateStore(store_path) as store:
         for language, rows in sorted(texts.items()):
             failures: list[Failure] = []

@@ -1,6 +1,5 @@
 """`lira validate`: which room checks what, and what it found."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lira_hf.data import DataProblem
+from lira_hf.data.files import write_json
 from lira_hf.data.similarity import table_columns
 from lira_hf.data.validation import DATA_KINDS, DataCheck, check_data, guess_kind, unknown_data
 
@@ -41,7 +41,7 @@ def run_validate(paths: Sequence[Path], kind: str | None, console: Console, json
     console.print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {places}")
     if json_output is not None:
         rows = [asdict(problem) for problem in problems]
-        json_output.write_text(json.dumps(rows, ensure_ascii=False, indent=2), encoding="utf-8")
+        write_json(json_output, rows)
     return len(problems)
 
 

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from .beir import BeirDataset, read_corpus_file
-from .files import read_lines
+from .files import broken_bytes, read_lines
+from .problems import DataError, DataProblem, shorten
 
 
 __all__ = ["read_documents"]
@@ -22,7 +23,7 @@ def read_documents(path: str | os.PathLike[str]) -> BeirDataset:
 
     Raises:
         FileNotFoundError: Where there is no such file.
-        DataError: With every problem of a `.jsonl` file.
+        DataError: With every problem of a `.jsonl` file, and every line of another that is no UTF-8.
         ValueError: Where no document is found.
     """
     place = Path(path)
@@ -36,7 +37,21 @@ def read_documents(path: str | os.PathLike[str]) -> BeirDataset:
         found = read_corpus_file(file)
     else:
         found = BeirDataset()
-        found.corpus = {str(row): line.strip() for row, line in read_lines(file) if line.strip()}
+        found.corpus = _texts(file)
     if not found.corpus:
         raise ValueError(f"got {str(file)!r} without any document; expected at least one; check the file")
     return found
+
+
+def _texts(file: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    problems: list[DataProblem] = []
+    for row, line in read_lines(file):
+        if broken_bytes(line):
+            got = f"bytes that are no UTF-8 in {shorten(line)}"
+            problems.append(DataProblem(str(file), row, None, got, "UTF-8", "save it so"))
+        elif line.strip():
+            texts[str(row)] = line.strip()
+    if problems:
+        raise DataError(problems)
+    return texts

@@ -13,7 +13,7 @@ from .chat import chat_form, chat_rows
 from .feature_cache import scan_cache
 from .parallel import scan_parallel
 from .problems import DataProblem, shorten
-from .similarity import TABLE_SUFFIXES, scan_sts, table_columns
+from .similarity import TABLE_SUFFIXES, scan_sts, scan_table, table_columns
 
 
 __all__ = ["DATA_KINDS", "DataCheck", "check_data", "guess_kind", "validate_path"]
@@ -78,7 +78,12 @@ def unknown_data(path: Path, formats: Iterable[str]) -> DataProblem:
         return DataProblem(str(path), None, None, "a folder with none of these", expected, "mend the path")
     got = f"a file ending in {path.suffix!r}" if path.suffix else "a file without an ending"
     if path.suffix.lower() in TABLE_SUFFIXES:
-        got += f" with the columns {shorten(table_columns(path))}"
+        columns = table_columns(path)
+        if not columns:  # which kind it was meant to be can't be told, but why not
+            for _, row in scan_table(path):
+                if isinstance(row, DataProblem):
+                    return row
+        got += f" with the columns {shorten(columns)}"
     return DataProblem(str(path), None, None, got, expected, "convert it, mend its name, or say its kind")
 
 

@@ -169,7 +169,8 @@ def _item(name: str, row: int, cells: Mapping[str, Any], default: str | None) ->
     metadata = cells.get("metadata")
     given = cells.get("language") or (metadata.get("language") if isinstance(metadata, dict) else None)
     if given is None and default is None:
-        fix = "give --language (default_language) for the rows that name none, 'und' where nobody knows it"
+        # A column of another name, such as 'lang', is the usual reason.
+        fix = "name the field 'language', or give --language (default_language) for rows without, 'und' where unknown"
         return DataProblem(name, row, "language", _NO_LANGUAGE, "a tag such as 'th'", fix)
     try:
         tag = default if given is None else _language(given)

@@ -279,8 +279,8 @@ def _read_bound(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"got {path}, which is no JSON ({error}); expected {wanted}; make it again") from error
     numbers = _numbers(found) if isinstance(found, dict) else {}
-    if not numbers:
-        raise ValueError(f"got {path} without a number; expected {wanted}; name that file")
+    if "C" not in numbers:  # figures of another kind would be shown as the bound
+        raise ValueError(f"got {path} without the number C; expected {wanted}; name that file")
     if len(numbers) > _MOST_NUMBERS:
         raise ValueError(
             f"got {path} with {len(numbers)} numbers, too many for a card; expected {wanted}; name that file"

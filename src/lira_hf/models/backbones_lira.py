@@ -19,6 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from .configuration_lira import hidden_size
+from .places_lira import loading
 from .pooling_lira import pack_right_padded, pool_features
 
 
@@ -133,7 +134,8 @@ def load_encoder(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
         return _built_part(source)
     _check_place(source)
     config_kwargs = {k: v for k, v in kwargs.items() if k in ("revision", "trust_remote_code", "token", "cache_dir")}
-    config = AutoConfig.from_pretrained(source, **config_kwargs)
+    with loading(source):
+        config = AutoConfig.from_pretrained(source, **config_kwargs)
     auto = _auto_class(config)
     model_class = auto._model_mapping[type(config)] if type(config) in auto._model_mapping else None
     model_class = model_class[0] if isinstance(model_class, tuple) else model_class
@@ -163,7 +165,8 @@ def load_base(source: str | PreTrainedModel, **kwargs) -> PreTrainedModel:
             )
         return source
     _check_place(source)
-    return AutoModelForCausalLM.from_pretrained(source, **{"use_safetensors": True, **kwargs})
+    with loading(source):
+        return AutoModelForCausalLM.from_pretrained(source, **{"use_safetensors": True, **kwargs})
 
 
 def check_width(name: str, part: PreTrainedModel, config: PreTrainedConfig) -> None:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
@@ -18,6 +18,7 @@ from transformers import HfArgumentParser, PrinterCallback, set_seed
 from lira_hf.data import DataProblem
 from lira_hf.inference import LiraEmbedder, RoadFeatures, stored_critic
 from lira_hf.models import LiraConfig, LiraForCausalLM, LiraModel, LiraProcessor
+from lira_hf.models.places_lira import loading
 from lira_hf.translation import CandidateStore, StoreError
 
 from .arguments import DataArguments, LiraTrainingArguments, ModelArguments
@@ -27,7 +28,7 @@ from .collator import LiraCollator
 from .generation_collator import GenerationCollator, ReferenceCollator
 from .joining import check_names, load_model, place_model, row_processor
 from .lora import lira_lora_config
-from .run_facts import collect_run_facts, write_run_facts
+from .run_facts import check_finished_run, collect_run_facts, write_run_facts
 from .sharding import check_launch, fsdp_asked, gathered
 from .tasks import (
     DevEvaluator,
@@ -79,6 +80,8 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"got the recipe {str(path)!r}, which is no file; expected a YAML file; mend the path")
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"got {path}, which is no UTF-8 ({error}); expected a recipe in UTF-8; save it so") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
@@ -87,12 +90,27 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 
 def _parse(recipe: dict[str, Any], kinds: tuple[type, ...]) -> Any:
+    recipe = _numbers(recipe)
+    _check_types(recipe, kinds)
     try:
-        return HfArgumentParser(kinds).parse_dict(_numbers(recipe), allow_extra_keys=True)
+        return HfArgumentParser(kinds).parse_dict(recipe, allow_extra_keys=True)
     except TypeError as error:  # the dataclasses compare and compute with what they are given
         raise ValueError(
             f"the recipe has a value of a wrong type ({error}); expected numbers, texts and lists"
         ) from error
+
+
+def _check_types(recipe: dict[str, Any], kinds: tuple[type, ...]) -> None:
+    """Numbers and switches; the dataclasses take what they are given, and training would end amid its first step."""
+    for kind in kinds:
+        for name, hint in get_type_hints(kind).items():
+            value, types = recipe.get(name), {hint, *get_args(hint)}
+            if value is None or types & {str, dict, list} or not types & {bool, int, float}:
+                continue
+            fits = isinstance(value, int | float) and (bool in types or not isinstance(value, bool))
+            if not fits or (bool in types and value not in (True, False)):
+                expected = "true or false" if bool in types else "a number"
+                raise ValueError(f"{name} is {value!r:.60}; expected {expected}; write one, without quotes")
 
 
 def check_recipe(path: str | os.PathLike) -> list[DataProblem]:
@@ -229,7 +247,7 @@ def train_recipe(
     """
     Carries out one stage and saves model and processor to `output_dir`, with the run's facts (`lira_run.json`) for a
     model card. A run that was killed goes on from its last whole, undamaged checkpoint; a second run in the same
-    folder is refused.
+    folder is refused, and so are other settings in the folder of a finished one.
 
     Args:
         recipe (`str`, `os.PathLike`, `dict` or `tuple`): As for [`read_recipe`], or what it returned.
@@ -259,6 +277,7 @@ def _train(
     controls: DevEvaluator | None,
 ) -> tuple[LiraModel, LiraProcessor, dict[str, float]]:
     model_arguments, data, args = recipe
+    check_finished_run(args)
     anchors, every = anchor_languages(model_arguments), data.each()
     watched = evaluator is not None or args.eval_strategy != "no"
     # Ranking and generation are measured without an evaluator too.
@@ -388,7 +407,8 @@ def anchor_languages(arguments: ModelArguments) -> list[str]:
     if "anchor_languages" in arguments.config:
         return list(arguments.config["anchor_languages"])
     if arguments.model is not None:
-        return list(LiraConfig.from_pretrained(arguments.model).anchor_languages)
+        with loading(arguments.model):
+            return list(LiraConfig.from_pretrained(arguments.model).anchor_languages)
     return list(LiraConfig().anchor_languages)
 
 

@@ -20,12 +20,14 @@ from lira_hf.models.backbones_lira import backbone_fingerprint
 from lira_hf.translation import CandidateStore
 
 from .arguments import LiraTrainingArguments, ModelArguments
+from .checkpoints import last_checkpoint
 from .sharding import whole_state
 from .tasks import TaskData
 
 
 __all__ = [
     "RUN_FACTS_NAME",
+    "check_finished_run",
     "collect_run_facts",
     "data_license",
     "heads_fingerprint",
@@ -53,6 +55,8 @@ _SETTINGS = (
     "fp16",
     "seed",
 )
+# What a finished run's folder bears another value of: more steps, warnings, and what is done anew at every end.
+_FREE = ("max_steps", "num_train_epochs", "collapse_", "english_margin", "calibrate_gate")
 
 
 def collect_run_facts(
@@ -79,9 +83,6 @@ def collect_run_facts(
         `list[dict]`: One entry per run, the oldest first: `stage`, `steps`, `texts_per_step`, `processes`, `device`,
         `settings`, `config`, `tasks`, `metrics`, `versions`, `heads` (fingerprint of the trained heads).
     """
-    own = {field.name for field in dataclasses.fields(LiraTrainingArguments) if field.init}
-    own -= {field.name for field in dataclasses.fields(LiraTrainingArguments.__mro__[1])}
-    settings = {name: _plain(getattr(args, name, None)) for name in (*_SETTINGS, *sorted(own - {"stage"}))}
     texts = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     cuda = args.device.type == "cuda"
     run = {
@@ -90,7 +91,7 @@ def collect_run_facts(
         "texts_per_step": texts,
         "processes": args.world_size,
         "device": torch.cuda.get_device_name(args.device) if cuda else args.device.type,
-        "settings": {name: value for name, value in settings.items() if value is not None},
+        "settings": _settings(args),
         "config": {name: value for name, value in arguments.config.items() if not str(name).endswith("_config")},
         "tasks": [_task_facts(task) for task in tasks],
         "metrics": {name: float(value) for name, value in metrics.items() if _is_number(value)},
@@ -99,6 +100,38 @@ def collect_run_facts(
     }
     earlier = [] if arguments.model is None else read_run_facts(arguments.model, strict=False)
     return [*earlier, run]
+
+
+def check_finished_run(args: LiraTrainingArguments) -> None:
+    """
+    In the folder of a finished run at most the steps that it lacks are trained, so that other settings would be stated
+    of weights that were not trained with them.
+
+    Raises:
+        ValueError: For a run of other settings in `output_dir`; more steps or epochs are fine.
+    """
+    runs = read_run_facts(args.output_dir, strict=False)
+    before = runs[-1].get("settings") if runs else None
+    if not isinstance(before, dict) or last_checkpoint(args.output_dir) is None:  # without one it is trained anew
+        return
+    changed = {
+        name: (before[name], value)
+        for name, value in _settings(args).items()
+        if not name.startswith(_FREE) and before.get(name, value) != value
+    }
+    if changed:
+        got = ", ".join(f"{name} {old}, now {new}" for name, (old, new) in changed.items())
+        raise ValueError(
+            f"got {args.output_dir}, which holds a finished run of other settings ({got}); expected the same ones: it "
+            "would not be trained anew; name another output_dir, or delete that one"
+        )
+
+
+def _settings(args: LiraTrainingArguments) -> dict[str, Any]:
+    own = {field.name for field in dataclasses.fields(LiraTrainingArguments) if field.init}
+    own -= {field.name for field in dataclasses.fields(LiraTrainingArguments.__mro__[1])}
+    found = {name: _plain(getattr(args, name, None)) for name in (*_SETTINGS, *sorted(own - {"stage"}))}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def heads_fingerprint(model: LiraPreTrainedModel) -> str:

@@ -30,6 +30,7 @@ __all__ = ["export_store", "store_dataset", "store_rows"]
 Format = Literal["parquet", "jsonl", "dataset"]
 # Rows in memory at a time.
 _BATCH_ROWS = 10_000
+_OTHER_FILES = (".csv", ".json", ".tsv", ".txt", ".xlsx")
 
 
 @told
@@ -65,9 +66,14 @@ def export_store(
 
     Raises:
         `StoreError`: a folder that is there, a language of which the store has no text, or a damaged row.
-        `ValueError`: an unknown format.
+        `ValueError`: an unknown format, or the ending of one.
     """
     target = Path(path)
+    if format is None and target.suffix.lower() in _OTHER_FILES:  # no folder of a data set is meant
+        raise ValueError(
+            f"got {target}, which ends in {target.suffix}; expected .parquet, .jsonl or a folder for a data set; name "
+            "one, or say the format"
+        )
     form = format or {".parquet": "parquet", ".jsonl": "jsonl"}.get(target.suffix, "dataset")
     if form not in ("parquet", "jsonl", "dataset"):
         raise ValueError(f"format is {format!r}; expected 'parquet', 'jsonl' or 'dataset'; leave it out")
