@@ -101,8 +101,9 @@ def points(
             report = run(changed, folder, seeds, processes, systems if place else (*systems, *untouched))
             done.write_text(json.dumps({"x": x, "test": report["test"], "dev": report["dev"]}), encoding="utf-8")
         found.append(json.loads(done.read_text(encoding="utf-8")))
-        for split in ("test", "dev"):
-            found[-1][split] |= {name: found[0][split][name] for name in untouched}
+        for split in ("test", "dev") if place else ():  # the intervals are of the first point's LiRA
+            first = {name: found[0][split][name].items() for name in untouched}
+            found[-1][split] |= {name: {k: v for k, v in row if k != "LiRA minus this"} for name, row in first.items()}
     return found
 
 
